@@ -1,0 +1,165 @@
+"""What every loss module here shares: epsilon, observers, and the way from entries to the loss."""
+
+import inspect
+import warnings
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from polyloss_lightning import polynomial
+from polyloss_lightning.links import Entries
+from polyloss_lightning.observation import Observer, observe
+from polyloss_lightning.reduction import Reduction, check_reduction, reduce
+
+
+class PolyLoss(nn.Module, ABC):
+    r"""Base of the loss modules: :math:`(1-P_t)^\gamma (-\log P_t + \sum_j \epsilon_j (1-P_t)^j)` over entries.
+
+    A subclass says what its entries are (:meth:`entries`) and, where it has one, its ``gamma``. No loss adds a key
+    to a ``state_dict``: epsilon is a plain number, class weights are non-persistent buffers.
+
+    Args:
+        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        num_terms: keep only the first terms of the series; None keeps all.
+
+    Raises:
+        TypeError: if ``epsilon`` is not numeric.
+        ValueError: if an option is out of its range.
+    """
+
+    gamma: float = 0.0
+
+    def __init__(
+        self,
+        epsilon: float | Sequence[float] = 1.0,
+        *,
+        reduction: Reduction = "mean",
+        num_terms: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.reduction = reduction
+        self.num_terms = num_terms
+        self.epsilon = epsilon
+        polynomial.check_num_terms(num_terms, self._epsilon)
+        self._initial_epsilon = self._epsilon
+        self._observers: OrderedDict[int, Observer] = OrderedDict()
+
+    @property
+    def epsilon(self) -> float | tuple[float, ...]:
+        """The perturbation in force: a number, or a tuple for Poly-N. Assigning validates; nothing is recompiled."""
+        return self._epsilon[0] if len(self._epsilon) == 1 else self._epsilon
+
+    @epsilon.setter
+    def epsilon(self, epsilon: float | Sequence[float]) -> None:
+        old = getattr(self, "_epsilon", ())
+        new = polynomial.as_epsilon(epsilon)
+        _warn_of_sign_flip(old, new)
+        self._epsilon = new
+
+    @abstractmethod
+    def entries(self, input: Tensor, target: Tensor) -> Entries:
+        """What enters the polynomial: the log-probability and the weight of each entry."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of ``input`` and ``target``; shapes as in the class docstring."""
+        entries = self.entries(input, target)
+        value = polynomial.value(entries.log_p, self._epsilon, self.gamma, self.num_terms)
+        if self._observers:
+            self._notify(entries)
+        return reduce(value, entries, self.reduction)
+
+    def base_loss(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss without epsilon and with every term: what torch computes. It stands still while epsilon moves."""
+        entries = self.entries(input, target)
+        return reduce(polynomial.value(entries.log_p, (0.0,), self.gamma), entries, self.reduction)
+
+    def register_observer(self, observer: Observer) -> RemovableHandle:
+        """Call ``observer`` with the :class:`~polyloss_lightning.observation.Observation` of every later call.
+
+        Observers receive detached tensors, are neither copied nor pickled with the loss, and cost nothing where
+        there are none.
+
+        Returns:
+            A handle; ``handle.remove()`` ends the observation, and it works as a context manager.
+
+        Example:
+            >>> from polyloss_lightning import Poly1CrossEntropyLoss
+            >>> loss, seen = Poly1CrossEntropyLoss(), []
+            >>> with loss.register_observer(seen.append):
+            ...     _ = loss(torch.zeros(2, 4), torch.tensor([0, 3]))
+            >>> seen[0].log_p.exp()
+            tensor([0.2500, 0.2500])
+        """
+        handle = RemovableHandle(self._observers)
+        self._observers[handle.id] = observer
+        return handle
+
+    # An observer is arbitrary Python: a compiled caller steps out for it, and only while somebody observes.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _notify(self, entries: Entries) -> None:
+        observation = observe(entries, self._epsilon, self.gamma, self.num_terms, self.reduction)
+        for observer in list(self._observers.values()):
+            observer(observation)
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments, with the epsilon that the loss was built with."""
+        names = list(inspect.signature(type(self)).parameters)
+        arguments = {name: getattr(self, name) for name in names}
+        epsilon = self._initial_epsilon
+        arguments["epsilon"] = epsilon[0] if len(epsilon) == 1 else list(epsilon)
+        return arguments
+
+    def extra_repr(self) -> str:
+        """``epsilon`` as it is now, and the other options."""
+        options = {**self.arguments(), "epsilon": self.epsilon}
+        return ", ".join(
+            f"{name}={value.tolist() if isinstance(value, Tensor) else repr(value)}" for name, value in options.items()
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_observers": OrderedDict()}
+
+
+def class_weight(weight: Tensor | Sequence[float] | None, name: str = "weight") -> Tensor | None:
+    """``weight`` as a one-dimensional float tensor, or None.
+
+    Raises:
+        TypeError: if it is neither a tensor nor a sequence of numbers.
+        ValueError: if it is not one-dimensional, or has an entry that is negative or not finite.
+    """
+    if weight is None:
+        return None
+    try:
+        tensor = weight.detach().clone() if isinstance(weight, Tensor) else torch.tensor(weight, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`{name}` must be None, a tensor or a sequence of numbers, got {weight!r}") from error
+    if not tensor.is_floating_point():
+        tensor = tensor.float()
+    if tensor.dim() != 1:
+        raise ValueError(f"`{name}` must have shape (C), one entry a class, got shape {tuple(tensor.shape)}")
+    if not tensor.is_meta and not bool((tensor.isfinite() & (tensor >= 0)).all()):
+        raise ValueError(f"`{name}` must hold finite numbers of at least 0, got {tensor.tolist()}")
+    return tensor
+
+
+def _warn_of_sign_flip(old: Sequence[float], new: Sequence[float]) -> None:
+    """Warn once when a coefficient turns negative, not again on every step of a schedule that is below already."""
+    for j, epsilon in enumerate(new, start=1):
+        already = len(old) >= j and old[j - 1] < -1 / j
+        if epsilon < -1 / j and not already:
+            effect = (
+                f"the gradient changes its sign for Pt > {-1 / epsilon:.3g}, and pushes confident right answers away"
+                if len(new) == 1
+                else f"term {j} rewards a lower Pt"
+            )
+            warnings.warn(
+                f"epsilon {epsilon:g} is below {-1 / j:g}, so coefficient {j} of the polynomial is negative: {effect}",
+                stacklevel=4,
+            )

@@ -1,0 +1,79 @@
+"""Poly-1 cross-entropy as a module."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from polyloss_lightning.functional.cross_entropy import check_label_smoothing
+from polyloss_lightning.links import Entries, softmax_entries
+from polyloss_lightning.losses.base import PolyLoss, class_weight
+from polyloss_lightning.reduction import Reduction
+
+
+class Poly1CrossEntropyLoss(PolyLoss):
+    r"""Cross-entropy with the first coefficients of its expansion in :math:`1-P_t` moved by ``epsilon``.
+
+    .. math:: \ell = w_y \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big)
+
+    It takes what :class:`torch.nn.CrossEntropyLoss` takes, and at epsilon 0 it is that loss. Epsilon acts late in
+    training: at a cold start (Pt near 1/C) it changes almost nothing, on confident samples it multiplies the
+    gradient by ``1 + epsilon``; -1 removes the first term.
+
+    Args:
+        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
+        weight: class weights, one non-negative number a class; they multiply every term.
+        ignore_index: class index whose samples count for nothing; for class indices only.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``, with torch's denominators: see
+            :func:`~polyloss_lightning.functional.poly1_cross_entropy`.
+        label_smoothing: share of each target spread evenly over the classes, in [0, 1].
+        num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
+
+    Shape:
+        - input: ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``.
+        - target: class indices ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities of the shape of the input.
+        - output: a scalar, or for ``"none"`` the shape of the input without the class axis.
+
+    Raises:
+        TypeError: if ``epsilon`` or ``weight`` is not numeric.
+        ValueError: if an option is out of its range.
+
+    Example:
+        >>> import torch
+        >>> loss = Poly1CrossEntropyLoss(epsilon=-1.0, label_smoothing=0.1)
+        >>> input = torch.tensor([[4.0, 2.0, 1.0], [0.0, 5.0, 1.0]], requires_grad=True)
+        >>> value = loss(input, torch.tensor([0, 1]))
+        >>> value
+        tensor(0.1827, grad_fn=<DivBackward0>)
+        >>> loss.epsilon = 2.0  # as a schedule does
+
+    Reference:
+        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        epsilon: float | Sequence[float] = 1.0,
+        *,
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+        label_smoothing: float = 0.0,
+        num_terms: int | None = None,
+    ) -> None:
+        super().__init__(epsilon, reduction=reduction, num_terms=num_terms)
+        check_label_smoothing(label_smoothing)
+        self.register_buffer("weight", class_weight(weight), persistent=False)
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+    def entries(self, input: Tensor, target: Tensor) -> Entries:
+        """Softmax log-probabilities and their weights, by the rules of :class:`torch.nn.CrossEntropyLoss`."""
+        return softmax_entries(
+            input,
+            target,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+        )

@@ -1,0 +1,53 @@
+"""The side channel: what a loss saw in one call, detached, for metrics and figures."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from polyloss_lightning.links import Entries
+from polyloss_lightning.reduction import Reduction
+
+
+class Observation(NamedTuple):
+    r"""The entries of one loss call, flattened and without a graph.
+
+    For reduction ``mean`` and ``sum`` the loss is :math:`\sum_i w_i\,\ell(\log p_i) / d` exactly, with
+    :math:`\ell` as in :func:`polyloss_lightning.polynomial.value`. For ``none`` the denominator is that of ``mean``.
+
+    Attributes:
+        log_p: ``[n]`` log-probability of each entry, float32 (float64 for float64 logits); 0 where ignored.
+        weight: ``[n]`` factor with which the entry enters the loss; 0 where the target is ignored.
+        target: ``[n]`` class index of the entry.
+        denominator: scalar tensor by which the weighted sum is divided.
+        epsilon: the perturbations in force, one a coefficient.
+        gamma: focusing exponent.
+        num_terms: number of terms kept, or None for the whole series.
+    """
+
+    log_p: Tensor
+    weight: Tensor
+    target: Tensor
+    denominator: Tensor
+    epsilon: tuple[float, ...]
+    gamma: float
+    num_terms: int | None
+
+
+Observer: TypeAlias = Callable[[Observation], None]
+
+
+def observe(
+    entries: Entries, epsilon: tuple[float, ...], gamma: float, num_terms: int | None, reduction: Reduction
+) -> Observation:
+    """Detach and flatten ``entries`` into an :class:`Observation` of a loss reduced by ``reduction``."""
+    denominator = entries.denominator.new_ones(()) if reduction == "sum" else entries.denominator
+    return Observation(
+        entries.log_p.detach().flatten(),
+        entries.weight.detach().flatten(),
+        entries.target.flatten(),
+        denominator.detach(),
+        epsilon,
+        gamma,
+        num_terms,
+    )
