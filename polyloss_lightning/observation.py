@@ -1,9 +1,10 @@
 """The side channel: what a loss saw in one call, detached, for metrics and figures."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from polyloss_lightning.links import Entries
 from polyloss_lightning.reduction import Reduction
@@ -35,6 +36,17 @@ class Observation(NamedTuple):
 
 
 Observer: TypeAlias = Callable[[Observation], None]
+
+
+class Observable(Protocol):
+    """Whatever can be observed: the loss modules, and whatever stands in for torch's own losses."""
+
+    @property
+    def epsilon(self) -> float | tuple[float, ...]:
+        """The perturbation in force."""
+
+    def register_observer(self, observer: Observer) -> RemovableHandle:
+        """Call ``observer`` after every later evaluation; the handle ends it."""
 
 
 def observe(
