@@ -1,0 +1,148 @@
+"""The ``polyloss`` command: Lightning's own command line, with shipped configs and a closing table."""
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+try:
+    from lightning.pytorch.cli import LightningCLI
+    from rich.console import Console
+
+    from polyloss_lightning.closing_table import closing_table
+except ModuleNotFoundError as error:
+    raise SystemExit(f'polyloss needs {error.name}: pip install "polyloss-lightning[cli]"') from error
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+# Imported so that their short class names resolve in a config.
+from polyloss_lightning import callbacks, data, losses, models, schedules  # noqa: F401
+from polyloss_lightning.shipped_configs import config_names, resolve_config
+
+
+class PolyLossCLI(LightningCLI):
+    """A LightningCLI for any module and data, as ``lightning.pytorch.cli`` documents it.
+
+    It adds: a config is found by its shipped name or its path; wrong values for what this package builds end in one
+    line instead of a traceback; each run closes with its metrics as a table and the paths of what it wrote.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._validations = _Validations()
+        super().__init__(
+            parser_kwargs={
+                "description": "Train with PolyLoss from one YAML. Shipped configs, by name: "
+                + ", ".join(config_names()),
+            },
+            # A run without a logger would otherwise refuse to start where an earlier one left its config.yaml.
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": self._validations},
+            **kwargs,
+        )
+
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; a value that this package refuses is an error of the command line."""
+        try:
+            super().instantiate_classes()
+        except (TypeError, ValueError) as error:
+            raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+            if not raised_in.is_relative_to(Path(__file__).parent):
+                raise
+            self._parser(self.subcommand).error(str(error))
+
+    def before_validate(self) -> None:
+        """Leave the table to :meth:`after_validate`."""
+        self.config_init["validate"]["verbose"] = False
+
+    def before_test(self) -> None:
+        """Leave the table to :meth:`after_test`."""
+        self.config_init["test"]["verbose"] = False
+
+    def after_fit(self) -> None:
+        """Print the validation metrics of the best checkpoint, or of the last epoch, and what was written."""
+        checkpoint = self.trainer.checkpoint_callback
+        best = str(getattr(checkpoint, "best_model_path", ""))
+        metrics, when = self._validations.of(best)
+        self._close(metrics, f"validation part, {when}")
+        if self.trainer.is_global_zero:
+            _print_paths(self.trainer, best)
+
+    def after_validate(self) -> None:
+        """Print the metrics of the validation part."""
+        self._close(self.trainer.callback_metrics, "validation part")
+
+    def after_test(self) -> None:
+        """Print the metrics of the test part."""
+        self._close(self.trainer.callback_metrics, "test part")
+
+    def _close(self, metrics: dict[str, Any], title: str) -> None:
+        if self.trainer.is_global_zero and metrics:
+            counts = getattr(self.datamodule, "class_counts", None)
+            _console().print(closing_table(metrics, title, counts))
+
+
+class _Validations(Callback):
+    """Remembers the metrics of each validation, so that the best one is told without running it again."""
+
+    def __init__(self) -> None:
+        self._by_step: dict[int, dict[str, float]] = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val")}
+            self._by_step[trainer.global_step] = metrics
+
+    def of(self, checkpoint_path: str) -> tuple[dict[str, float], str]:
+        """The metrics at ``checkpoint_path``, or the last ones if it holds none of these steps, and which they are."""
+        if checkpoint_path and Path(checkpoint_path).is_file():
+            step = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+            if step in self._by_step:
+                return self._by_step[step], f"best checkpoint (step {step})"
+        return list(self._by_step.values())[-1] if self._by_step else {}, "last epoch"
+
+
+def _print_paths(trainer: Trainer, best: str) -> None:
+    written = {"checkpoint": best}
+    for logger in trainer.loggers:
+        written[type(logger).__name__] = str(getattr(logger, "log_dir", None) or logger.save_dir or "")
+    if trainer.log_dir:
+        written["figures"] = str(Path(trainer.log_dir) / "figures")
+    for name, path in written.items():
+        if path and Path(path).exists():
+            # Plain print: rich would break a long path over two lines.
+            print(f"{name}: {path}")
+
+
+def _console() -> Console:
+    # Outside a terminal (a log file, a pipe) rich assumes 80 columns and would cut the table of ten classes.
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the ``polyloss`` command.
+
+    Args:
+        args: command line without the program's name; None takes that of the process.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        arguments = _with_shipped_configs(arguments)
+    except ValueError as error:
+        raise SystemExit(f"polyloss: {error}") from None
+    # Handed over through sys.argv: LightningCLI warns about `args` wherever the process has arguments of its own.
+    sys.argv[1:] = arguments
+    PolyLossCLI()
+
+
+def _with_shipped_configs(arguments: list[str]) -> list[str]:
+    resolved = []
+    for previous, argument in zip(["", *arguments], arguments, strict=False):
+        if previous in ("-c", "--config"):
+            resolved.append(resolve_config(argument))
+        elif argument.startswith("--config="):
+            resolved.append("--config=" + resolve_config(argument.removeprefix("--config=")))
+        else:
+            resolved.append(argument)
+    return resolved

@@ -1,0 +1,61 @@
+"""What a run prints last: its metrics as tables, one row a metric and one column a class where there are classes."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from rich.console import Group
+from rich.table import Table
+from torch import Tensor
+
+# recall_3 and poly/pt_class/3 are values of class 3; term_3 and epsilon_3 are not.
+_OF_A_CLASS = re.compile(r"^(?P<name>.*?(?<!term)(?<!epsilon))(?:_class/|_)(?P<index>\d+)$")
+
+
+def closing_table(
+    metrics: Mapping[str, Tensor | float], title: str, class_counts: Sequence[int] | None = None
+) -> Group:
+    """Lay out ``metrics`` as rich tables.
+
+    Args:
+        metrics: name to scalar; names that end in a class index are gathered into a second table.
+        title: heading of the first table.
+        class_counts: training samples of each class, shown above the metrics of the classes.
+
+    Example:
+        >>> from rich import print
+        >>> print(closing_table({"test/pt": 0.91234, "test/recall_0": 1.0, "test/recall_1": 0.5}, "test part"))
+                  test part
+        ┏━━━━━━━━━┳━━━━━━━━┓
+        ┃ metric  ┃  value ┃
+        ┡━━━━━━━━━╇━━━━━━━━┩
+        │ test/pt │ 0.9123 │
+        └─────────┴────────┘
+        ...
+    """
+    scalars: dict[str, float] = {}
+    by_class: defaultdict[str, dict[int, float]] = defaultdict(dict)
+    for name, value in metrics.items():
+        match = _OF_A_CLASS.match(name)
+        if match:
+            by_class[match["name"]][int(match["index"])] = float(value)
+        else:
+            scalars[name] = float(value)
+    summary = Table(title=title)
+    summary.add_column("metric")
+    summary.add_column("value", justify="right")
+    for name, number in scalars.items():
+        summary.add_row(name, f"{number:.4g}")
+    tables = [summary]
+    if by_class:
+        classes = sorted({index for values in by_class.values() for index in values})
+        per_class = Table(title="by class")
+        per_class.add_column("metric")
+        for index in classes:
+            per_class.add_column(str(index), justify="right")
+        if class_counts is not None:
+            per_class.add_row("training samples", *(str(class_counts[index]) for index in classes))
+        for name, values in by_class.items():
+            per_class.add_row(name, *(f"{values[index]:.2f}" if index in values else "" for index in classes))
+        tables.append(per_class)
+    return Group(*tables)

@@ -1,0 +1,250 @@
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+
+from polyloss_lightning import LossProvider, Poly1CrossEntropyLoss
+from polyloss_lightning.provider import CHECKPOINT_KEY
+
+
+class Net(LossProvider, LightningModule):
+    def __init__(self, width: int = 4, loss_fn: nn.Module | None = None):
+        super().__init__(loss_fn=loss_fn)
+        self.save_hyperparameters(ignore=["loss_fn"])
+        self.layer = nn.Linear(width, 3)
+
+    def training_step(self, batch, batch_idx):
+        input, target = batch
+        return self.compute_loss(self.layer(input), target)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class HooksWithoutSuper(Net):
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["mine"] = 1
+
+    def on_load_checkpoint(self, checkpoint):
+        self.mine = checkpoint["mine"]
+
+
+class HooksWithSuper(Net):
+    def on_save_checkpoint(self, checkpoint):
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["mine"] = 1
+
+    def on_load_checkpoint(self, checkpoint):
+        super().on_load_checkpoint(checkpoint)
+        self.mine = checkpoint["mine"]
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(module: LightningModule) -> Path:
+        data = torch.utils.data.TensorDataset(torch.randn(4, 4), torch.tensor([0, 1, 2, 0]))
+        loader = torch.utils.data.DataLoader(data, batch_size=4)
+        trainer = Trainer(
+            max_steps=1,
+            logger=False,
+            accelerator="cpu",
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        trainer.fit(module, loader)
+        path = tmp_path / "net.ckpt"
+        trainer.save_checkpoint(path)
+        return path
+
+    return save
+
+
+def annealed_loss() -> Poly1CrossEntropyLoss:
+    loss = Poly1CrossEntropyLoss(epsilon=-1.0, weight=[1.0, 2.0, 0.5], label_smoothing=0.1)
+    loss.epsilon = 0.75
+    return loss
+
+
+def test_default_loss_is_poly1_cross_entropy():
+    assert isinstance(Net().loss_fn, Poly1CrossEntropyLoss)
+    assert Net().loss_fn.epsilon == 1.0
+
+
+def test_any_module_is_a_loss():
+    net = Net(loss_fn=nn.CrossEntropyLoss(reduction="sum"))
+    input, target = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 1])
+    torch.testing.assert_close(
+        net.compute_loss(input, target), nn.functional.cross_entropy(input, target, reduction="sum")
+    )
+
+
+def test_compute_loss_forwards_keywords():
+    class Scaled(nn.Module):
+        def forward(self, input, target, scale):
+            return scale * (input - target).sum()
+
+    assert Net(loss_fn=Scaled()).compute_loss(torch.tensor(3.0), torch.tensor(1.0), scale=4.0) == 8.0
+
+
+@pytest.mark.parametrize("loss_fn", [Poly1CrossEntropyLoss, "cross_entropy", nn.functional.cross_entropy])
+def test_a_loss_that_is_no_module_is_an_error_with_its_value(loss_fn):
+    with pytest.raises(TypeError, match=r"`loss_fn` must be a torch\.nn\.Module"):
+        Net(loss_fn=loss_fn)
+
+
+def test_right_of_lightning_module_is_an_error_at_class_creation():
+    with pytest.raises(
+        TypeError, match=r"write `class Wrong\(LossProvider, ...\)`, got \(LightningModule, LossProvider\)"
+    ):
+        type("Wrong", (LightningModule, LossProvider), {})
+
+
+def test_left_of_a_subclass_of_lightning_module_is_fine():
+    class Foreign(LightningModule):
+        pass
+
+    assert type("Right", (LossProvider, Foreign), {})().loss_fn.epsilon == 1.0
+
+
+@pytest.mark.parametrize("taken", [lambda self: None, property(lambda self: None), None, 3])
+def test_a_loss_fn_of_the_users_class_is_an_error_at_class_creation(taken):
+    with pytest.raises(TypeError, match="`loss_fn` is an attribute of LossProvider, and Taken defines it"):
+        type("Taken", (LossProvider, LightningModule), {"loss_fn": taken})
+
+
+def test_a_hidden_compute_loss_is_an_error_and_a_refined_one_is_not():
+    foreign = type("Foreign", (LightningModule,), {"compute_loss": lambda self, batch: 0})
+    with pytest.raises(TypeError, match="`compute_loss` is an attribute of LossProvider, and Foreign defines it"):
+        type("Hiding", (LossProvider, foreign), {})
+    type("Refining", (LossProvider, LightningModule), {"compute_loss": lambda self, batch: 0})
+
+
+def test_state_dict_has_no_key_of_the_loss():
+    assert set(Net(loss_fn=annealed_loss()).state_dict()) == {"layer.weight", "layer.bias"}
+
+
+@pytest.mark.parametrize("cls", [Net, HooksWithoutSuper, HooksWithSuper])
+def test_a_module_without_a_loss_gets_that_of_the_checkpoint(save, cls):
+    path = save(cls(loss_fn=annealed_loss()))
+    loss = cls.load_from_checkpoint(path, weights_only=True).loss_fn
+    assert loss.epsilon == 0.75
+    assert loss.label_smoothing == 0.1
+    torch.testing.assert_close(loss.weight, torch.tensor([1.0, 2.0, 0.5]))
+    assert loss.arguments()["epsilon"] == -1.0
+
+
+@pytest.mark.parametrize("cls", [HooksWithoutSuper, HooksWithSuper])
+def test_the_hooks_of_the_users_class_still_run(save, cls):
+    assert cls.load_from_checkpoint(save(cls())).mine == 1
+
+
+def test_the_same_loss_gets_its_annealed_epsilon_back(save):
+    path = save(Net(loss_fn=annealed_loss()))
+    given = Poly1CrossEntropyLoss(epsilon=-1.0, weight=[1.0, 2.0, 0.5], label_smoothing=0.1)
+    net = Net.load_from_checkpoint(path, loss_fn=given)
+    assert net.loss_fn is given
+    assert given.epsilon == 0.75
+
+
+@pytest.mark.parametrize(
+    "given",
+    [Poly1CrossEntropyLoss(epsilon=2.0), Poly1CrossEntropyLoss(-1.0, weight=[1.0, 2.0, 0.6]), nn.CrossEntropyLoss()],
+)
+@pytest.mark.parametrize("cls", [Net, HooksWithSuper])
+def test_a_different_loss_is_kept_with_one_warning(save, given, cls):
+    path = save(cls(loss_fn=annealed_loss()))
+    with pytest.warns(UserWarning, match="differs from the loss given to this module") as warnings:
+        net = cls.load_from_checkpoint(path, loss_fn=given)
+    assert net.loss_fn is given
+    assert len(warnings) == 1
+
+
+def test_poly_n_epsilon_survives(save):
+    path = save(Net(loss_fn=Poly1CrossEntropyLoss(epsilon=[0.5, -0.25])))
+    assert Net.load_from_checkpoint(path).loss_fn.epsilon == (0.5, -0.25)
+
+
+def test_a_foreign_loss_is_not_built_from_a_checkpoint(save):
+    path = save(Net(loss_fn=nn.CrossEntropyLoss()))
+    with pytest.warns(UserWarning, match="CrossEntropyLoss, which cannot be rebuilt"):
+        assert isinstance(Net.load_from_checkpoint(path).loss_fn, Poly1CrossEntropyLoss)
+
+
+def test_a_class_path_in_a_checkpoint_imports_nothing(save):
+    path = save(Net())
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint[CHECKPOINT_KEY]["loss_fn"] = {"class": "os.system", "arguments": {"command": "false"}, "epsilon": 1.0}
+    torch.save(checkpoint, path)
+    with pytest.warns(UserWarning, match="os.system.*cannot be rebuilt"):
+        assert isinstance(Net.load_from_checkpoint(path).loss_fn, Poly1CrossEntropyLoss)
+
+
+def test_a_subclass_of_the_users_own_gets_its_epsilon_back(save):
+    class Mine(Poly1CrossEntropyLoss):
+        def __init__(self):
+            super().__init__(-1.0)
+
+    loss = Mine()
+    loss.epsilon = 1.5
+    path = save(Net(loss_fn=loss))
+    assert Net.load_from_checkpoint(path, loss_fn=Mine()).loss_fn.epsilon == 1.5
+
+
+def test_an_old_checkpoint_loads_strictly(save):
+    path = save(Net(loss_fn=annealed_loss()))
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint[CHECKPOINT_KEY]
+    torch.save(checkpoint, path)
+    assert Net.load_from_checkpoint(path, strict=True).loss_fn.epsilon == 1.0
+
+
+def test_our_checkpoint_loads_strictly_into_a_module_without_us(save):
+    class Plain(LightningModule):
+        def __init__(self, width: int = 4):
+            super().__init__()
+            self.layer = nn.Linear(width, 3)
+
+    path = save(Net(loss_fn=annealed_loss()))
+    assert Plain.load_from_checkpoint(path, strict=True).layer.in_features == 4
+
+
+def test_a_newer_format_is_left_alone_with_a_warning(save):
+    path = save(Net(loss_fn=annealed_loss()))
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint[CHECKPOINT_KEY]["version"] = 99
+    torch.save(checkpoint, path)
+    with pytest.warns(UserWarning, match="saved in format 99"):
+        assert Net.load_from_checkpoint(path).loss_fn.epsilon == 1.0
+
+
+def test_numpy_scalars_do_not_break_weights_only(save):
+    numpy = pytest.importorskip("numpy")
+    loss = Poly1CrossEntropyLoss(numpy.float64(0.5), label_smoothing=numpy.float64(0.1), ignore_index=numpy.int64(-1))
+    path = save(Net(loss_fn=loss))
+    assert Net.load_from_checkpoint(path, weights_only=True).loss_fn.ignore_index == -1
+
+
+def test_trainer_test_restores_the_epsilon_of_the_checkpoint(save):
+    class Tested(Net):
+        def test_step(self, batch, batch_idx):
+            self.seen = self.loss_fn.epsilon
+
+    net = Tested(loss_fn=annealed_loss())
+    path = save(net)
+    net.loss_fn.epsilon = 2.0
+    trainer = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False)
+    data = torch.utils.data.TensorDataset(torch.randn(4, 4), torch.tensor([0, 1, 2, 0]))
+    trainer.test(net, torch.utils.data.DataLoader(data), ckpt_path=str(path), verbose=False)
+    assert net.seen == 0.75
+
+
+def test_the_module_pickles():
+    net = Net(loss_fn=annealed_loss())
+    buffer = io.BytesIO()
+    torch.save(net, buffer)
+    buffer.seek(0)
+    assert torch.load(buffer, weights_only=False).loss_fn.epsilon == 0.75
