@@ -1,0 +1,37 @@
+"""A long-tailed training part for any classification data set; here torchvision's random images."""
+
+import argparse
+
+from lightning.pytorch import Trainer, seed_everything
+from torchvision.datasets import FakeData
+from torchvision.transforms import ToTensor
+
+from polyloss_lightning.data import LongTailDataModule
+from polyloss_lightning.models import ImageClassifier, SmallCNN
+
+NUM_CLASSES = 4
+
+
+def images(size: int, seed: int) -> FakeData:
+    """Random images with random classes: nothing to learn, nothing to download. Put your own data set here."""
+    return FakeData(size, image_size=(3, 32, 32), num_classes=NUM_CLASSES, transform=ToTensor(), random_offset=seed)
+
+
+def main(fast_dev_run: bool = False) -> None:
+    """Show which class became rare, then train on it."""
+    seed_everything(0)
+    # FakeData keeps no list of its targets, so they are read sample by sample; most data sets have `targets`.
+    datamodule = LongTailDataModule(
+        train=images(400, seed=0), val=images(100, seed=1), test=images(100, seed=2), imbalance=20.0, batch_size=32
+    )
+    print(f"training samples of each class: {datamodule.class_counts}")
+    model = ImageClassifier(SmallCNN(NUM_CLASSES, in_channels=3), NUM_CLASSES)
+    trainer = Trainer(max_epochs=2, log_every_n_steps=1, fast_dev_run=fast_dev_run)
+    trainer.fit(model, datamodule=datamodule)
+    trainer.test(model, datamodule=datamodule)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fast_dev_run", action="store_true", help="one batch of each part, to try the script")
+    main(parser.parse_args().fast_dev_run)

@@ -1,0 +1,7 @@
+"""Data modules, and the long tail for any classification data set."""
+
+from polyloss_lightning.data.datamodule import LongTailDataModule
+from polyloss_lightning.data.digits import DigitsDataModule
+from polyloss_lightning.data.long_tail import long_tail_counts, long_tail_indices
+
+__all__ = ["DigitsDataModule", "LongTailDataModule", "long_tail_counts", "long_tail_indices"]

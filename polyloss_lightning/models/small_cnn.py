@@ -1,0 +1,54 @@
+"""A small convolutional network for small images."""
+
+from torch import Tensor, nn
+
+
+class SmallCNN(nn.Module):
+    """Three convolutions, pooling and a linear layer: about 57,000 parameters at the default width.
+
+    It normalises within each sample, so nothing in it depends on the batch or on running averages.
+
+    Args:
+        num_classes: number of classes.
+        in_channels: channels of the images.
+        width: channels of the first convolution; the later ones have twice as many.
+
+    Shape:
+        - input: ``(N, in_channels, H, W)``, from about 8x8 to 32x32 pixels.
+        - output: logits, ``(N, num_classes)``.
+
+    Raises:
+        ValueError: if an argument is below 1.
+
+    Example:
+        >>> import torch
+        >>> SmallCNN(num_classes=10)(torch.zeros(4, 1, 8, 8)).shape
+        torch.Size([4, 10])
+    """
+
+    def __init__(self, num_classes: int = 10, in_channels: int = 1, width: int = 32) -> None:
+        super().__init__()
+        for name, value in (("num_classes", num_classes), ("in_channels", in_channels), ("width", width)):
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}")
+        self.features = nn.Sequential(
+            _convolution(in_channels, width),
+            _convolution(width, 2 * width, stride=2),
+            _convolution(2 * width, 2 * width),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(2 * width, num_classes)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Logits of ``input``."""
+        logits: Tensor = self.head(self.features(input))
+        return logits
+
+
+def _convolution(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False),
+        nn.GroupNorm(1, out_channels),
+        nn.ReLU(),
+    )
