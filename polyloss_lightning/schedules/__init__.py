@@ -1,0 +1,21 @@
+"""Schedules: pure, picklable values of t in [0, 1], for an epsilon that moves; standard library only."""
+
+from polyloss_lightning.schedules.base import Schedule
+from polyloss_lightning.schedules.constant import ConstantSchedule
+from polyloss_lightning.schedules.cyclic import CyclicSchedule
+from polyloss_lightning.schedules.exponential import ExponentialSchedule
+from polyloss_lightning.schedules.joined import JoinedSchedule
+from polyloss_lightning.schedules.piecewise import PiecewiseSchedule
+from polyloss_lightning.schedules.ramp import CosineSchedule, LinearSchedule, PolynomialSchedule
+
+__all__ = [
+    "ConstantSchedule",
+    "CosineSchedule",
+    "CyclicSchedule",
+    "ExponentialSchedule",
+    "JoinedSchedule",
+    "LinearSchedule",
+    "PiecewiseSchedule",
+    "PolynomialSchedule",
+    "Schedule",
+]
