@@ -1,12 +1,15 @@
 """The ``polyloss`` command: Lightning's own command line, with shipped configs and a closing table."""
 
+import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 try:
+    from jsonargparse import auto_cli
     from lightning.pytorch.cli import LightningCLI
     from rich.console import Console
 
@@ -18,6 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 # Imported so that their short class names resolve in a config.
 from polyloss_lightning import callbacks, data, losses, models, schedules  # noqa: F401
+from polyloss_lightning.plotting import commands
 from polyloss_lightning.shipped_configs import config_names, resolve_config
 
 
@@ -127,10 +131,16 @@ def main(args: Sequence[str] | None = None) -> None:
         args: command line without the program's name; None takes that of the process.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    if arguments[:1] == ["plot"]:
+        auto_cli({"curves": commands.curves, "run": commands.run}, args=arguments[1:], prog="polyloss plot")
+        return
     try:
         arguments = _with_shipped_configs(arguments)
     except ValueError as error:
         raise SystemExit(f"polyloss: {error}") from None
+    # What Lightning's own code does on newer versions of torch and jsonargparse is no news to whoever trains.
+    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     # Handed over through sys.argv: LightningCLI warns about `args` wherever the process has arguments of its own.
     sys.argv[1:] = arguments
     PolyLossCLI()

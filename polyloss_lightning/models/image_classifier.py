@@ -6,7 +6,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, Reduce
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from polyloss_lightning.losses import PolyLoss
 from polyloss_lightning.models.evaluation import ClassificationMetrics
 from polyloss_lightning.provider import LossProvider
 
@@ -14,8 +13,7 @@ from polyloss_lightning.provider import LossProvider
 class ImageClassifier(LossProvider, LightningModule):
     """Trains any network that turns images into logits, with any loss, and measures what imbalance hides.
 
-    It logs ``train/loss`` and, for a loss of this package with a single epsilon, ``poly/epsilon``. For the
-    validation (``val``) and the test part (``test``) it logs, exact over the whole part:
+    It logs ``train/loss``, and for the validation (``val``) and the test part (``test``), exact over the whole part:
 
     - ``{stage}/balanced_accuracy``, the mean of ``{stage}/recall_0``, ``{stage}/recall_1``, ... over the classes
       that occur (recall of a class that does not occur is NaN), and ``{stage}/macro_f1``;
@@ -80,8 +78,6 @@ class ImageClassifier(LossProvider, LightningModule):
         images, target = batch
         loss = self.compute_loss(self(images), target)
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
-        if isinstance(self.loss_fn, PolyLoss) and isinstance(self.loss_fn.epsilon, float):
-            self.log("poly/epsilon", self.loss_fn.epsilon, prog_bar=True, batch_size=len(images))
         return loss
 
     def on_validation_epoch_start(self) -> None:
