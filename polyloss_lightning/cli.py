@@ -13,7 +13,7 @@ try:
     from lightning.pytorch.cli import LightningCLI
     from rich.console import Console
 
-    from polyloss_lightning.closing_table import closing_table
+    from polyloss_lightning.closing_table import closing_table, only_classes
 except ModuleNotFoundError as error:
     raise SystemExit(f'polyloss needs {error.name}: pip install "polyloss-lightning[cli]"') from error
 import torch
@@ -36,8 +36,8 @@ class PolyLossCLI(LightningCLI):
         self._validations = _Validations()
         super().__init__(
             parser_kwargs={
-                "description": "Train with PolyLoss from one YAML. Shipped configs, by name: "
-                + ", ".join(config_names()),
+                "description": "Train with PolyLoss from one YAML. Configs that are shipped, by name: "
+                f"{', '.join(config_names())}. To draw what a run recorded: polyloss plot --help.",
             },
             # A run without a logger would otherwise refuse to start where an earlier one left its config.yaml.
             save_config_kwargs={"overwrite": True},
@@ -69,6 +69,7 @@ class PolyLossCLI(LightningCLI):
         best = str(getattr(checkpoint, "best_model_path", ""))
         metrics, when = self._validations.of(best)
         self._close(metrics, f"validation part, {when}")
+        self._close(only_classes(self.trainer.callback_metrics, "train/"), "training part, last epoch")
         if self.trainer.is_global_zero:
             _print_paths(self.trainer, best)
 

@@ -41,15 +41,17 @@ def closing_table(
             by_class[match["name"]][int(match["index"])] = float(value)
         else:
             scalars[name] = float(value)
-    summary = Table(title=title)
-    summary.add_column("metric")
-    summary.add_column("value", justify="right")
-    for name, number in scalars.items():
-        summary.add_row(name, f"{number:.4g}")
-    tables = [summary]
+    tables = []
+    if scalars:
+        summary = Table(title=title)
+        summary.add_column("metric")
+        summary.add_column("value", justify="right")
+        for name, number in scalars.items():
+            summary.add_row(name, f"{number:.4g}")
+        tables.append(summary)
     if by_class:
         classes = sorted({index for values in by_class.values() for index in values})
-        per_class = Table(title="by class")
+        per_class = Table(title=f"{title}: classes")
         per_class.add_column("metric")
         for index in classes:
             per_class.add_column(str(index), justify="right")
@@ -59,3 +61,8 @@ def closing_table(
             per_class.add_row(name, *(f"{values[index]:.2f}" if index in values else "" for index in classes))
         tables.append(per_class)
     return Group(*tables)
+
+
+def only_classes(metrics: Mapping[str, Tensor | float], prefix: str) -> dict[str, Tensor | float]:
+    """Those of ``metrics`` that start with ``prefix`` and are values of a single class."""
+    return {name: value for name, value in metrics.items() if name.startswith(prefix) and _OF_A_CLASS.match(name)}

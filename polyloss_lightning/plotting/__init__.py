@@ -1,0 +1,7 @@
+"""Figures of the losses and of recorded runs, drawn by matplotlib without pyplot."""
+
+from polyloss_lightning.plotting.curves import curve_figures
+from polyloss_lightning.plotting.run import run_figures
+from polyloss_lightning.plotting.save import save_figures, save_run_figures
+
+__all__ = ["curve_figures", "run_figures", "save_figures", "save_run_figures"]

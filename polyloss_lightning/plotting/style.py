@@ -1,0 +1,122 @@
+"""What the figures share: colours that colour-blind people tell apart, labels, and a way to open a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patheffects import AbstractPathEffect
+
+# Okabe and Ito's palette, the part of it that is readable on white.
+BLACK, GREY = "#000000", "#8c8c8c"
+ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+
+# Colour is never the only mark: each line has a dash pattern, each point a marker, each filled area a hatch.
+DASHES: tuple[tuple[int, tuple[float, ...]], ...] = (
+    (0, (4, 1.5)),
+    (0, (1, 1.2)),
+    (0, (5, 1.2, 1, 1.2)),
+    (0, (8, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)
+MARKERS = ("o", "s", "^", "D", "v")
+HATCHES = ("", "///", "...", "\\\\\\", "xx")
+
+PT = "$P_t$"
+GRADIENT = r"$-\partial L/\partial P_t$"
+
+
+def new_figure(
+    rows: int = 1,
+    columns: int = 1,
+    size: tuple[float, float] = (7.0, 4.2),
+    heights: Sequence[float] | None = None,
+) -> Figure:
+    """An empty figure of its own, without pyplot, with constrained layout.
+
+    Raises:
+        ModuleNotFoundError: if matplotlib is missing; the message names the extra that brings it.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Figures are drawn by matplotlib, which is missing: pip install 'polyloss-lightning[cli]'"
+        ) from error
+    figure = Figure(figsize=size, layout="constrained")
+    figure.subplots(rows, columns, height_ratios=heights)
+    return figure
+
+
+def finish(figure: Figure, title: str, grid: Literal["both", "y"] = "both") -> Figure:
+    """Give the figure its title, a light grid, and one legend of all its axes below them, where it hides no data."""
+    figure.suptitle(title, fontsize="medium")
+    figure.align_ylabels()
+    entries: dict[str, Artist] = {}
+    for axes in figure.axes:
+        axes.grid(axis=grid, color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        handles, labels = axes.get_legend_handles_labels()
+        entries.update((label, handle) for handle, label in zip(handles, labels, strict=True) if label not in entries)
+    if entries:
+        column = 0.7 + 0.065 * max(map(len, entries))  # inches of a handle and of the longest label in small print
+        columns = max(1, min(4, len(entries), int(figure.get_figwidth() / column)))
+        rows = -(-len(entries) // columns)
+        figure.set_figheight(figure.get_figheight() + 0.18 * max(0, rows - 2))  # a long legend takes no room from data
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside lower center",
+            ncols=columns,
+            fontsize="small",
+            frameon=False,
+        )
+    return figure
+
+
+def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
+    """Label the x axis with whole epochs, wide enough for a single one."""
+    from matplotlib.ticker import MaxNLocator
+
+    beyond = 0.5 if len(epochs) > 1 else 2.0
+    axes.set_xlim(epochs[0] - beyond, epochs[-1] + beyond)
+    if len(epochs) == 1:
+        axes.set_xticks(epochs)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    axes.set_xlabel("epoch")
+
+
+def shades(count: int) -> list[tuple[float, ...]]:
+    """``count`` colours in order from dark to light, along viridis without its faint end."""
+    from matplotlib import colormaps
+
+    return [tuple(colormaps["viridis"](0.1 + 0.75 * index / max(count - 1, 1))) for index in range(count)]
+
+
+def halo() -> list[AbstractPathEffect]:
+    """A white rim, which keeps a line readable on a filled area of any colour."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=3.5, foreground="white")]
+
+
+def marker_for(marker: str, points: int) -> str:
+    """``marker`` where the points of a line can be told apart or there is only one, else none."""
+    return marker if points <= 15 else ""
+
+
+def epsilon_label(epsilon: Sequence[float]) -> str:
+    """``ε = 2`` or, for Poly-N, ``ε = (1, −0.5)``.
+
+    Example:
+        >>> epsilon_label([2.0]), epsilon_label([1.0, -0.5])
+        ('ε = 2', 'ε = (1, −0.5)')
+    """
+    numbers = ", ".join(f"{number:.3g}" for number in epsilon).replace("-", "−")
+    return f"ε = {numbers}" if len(epsilon) == 1 else f"ε = ({numbers})"

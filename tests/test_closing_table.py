@@ -1,0 +1,48 @@
+import io
+
+from rich.console import Console
+
+from polyloss_lightning.closing_table import closing_table, only_classes
+
+METRICS = {
+    "val/loss": 0.5,
+    "val/poly/term_1": 0.25,
+    "val/recall_0": 1.0,
+    "val/recall_1": 0.5,
+    "val/poly/pt_class/0": 0.75,
+    "val/poly/pt_class/1": 0.125,
+}
+
+
+def rows(metrics, **options):
+    console = Console(file=io.StringIO(), width=160)
+    console.print(closing_table(metrics, "part", **options))
+    return [line for line in console.file.getvalue().splitlines() if line.startswith("│")]
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
+def test_one_row_a_metric_and_one_column_a_class():
+    assert [cells(line) for line in rows(METRICS, class_counts=[40, 2])] == [
+        ["val/loss", "0.5"],
+        ["val/poly/term_1", "0.25"],
+        ["training samples", "40", "2"],
+        ["val/recall", "1.00", "0.50"],
+        ["val/poly/pt", "0.75", "0.12"],
+    ]
+
+
+def test_a_class_without_a_value_has_an_empty_cell():
+    metrics = {"a_0": 1.0, "a_1": 1.0, "b_1": 0.5}
+    assert [cells(line) for line in rows(metrics)] == [["a", "1.00", "1.00"], ["b", "", "0.50"]]
+
+
+def test_without_classes_there_is_one_table():
+    assert len(rows({"val/loss": 1.0})) == 1
+
+
+def test_only_classes_leaves_terms_out():
+    assert set(only_classes(METRICS, "val/poly")) == {"val/poly/pt_class/0", "val/poly/pt_class/1"}
+    assert only_classes(METRICS, "train/") == {}
