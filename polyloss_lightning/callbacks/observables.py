@@ -1,0 +1,42 @@
+"""Where the losses are that a callback may observe."""
+
+from collections.abc import Sequence
+
+import lightning.pytorch as pl
+
+from polyloss_lightning.losses import PolyLoss
+from polyloss_lightning.observation import Observable
+
+
+def find_observables(
+    trainer: pl.Trainer, pl_module: pl.LightningModule, losses: Sequence[str] | None = None
+) -> dict[str, Observable]:
+    """The losses in ``pl_module``, and those that callbacks put in the place of others, by path.
+
+    Args:
+        trainer: its callbacks are asked for their ``observables()``, if they have such a method.
+        pl_module: every :class:`~polyloss_lightning.losses.PolyLoss` in it is taken; a path is as the user wrote it,
+            also under ``torch.compile``.
+        losses: take these paths only; None takes all.
+
+    Raises:
+        ValueError: if there is none, or not the one that was asked for.
+    """
+    found: dict[str, Observable] = {
+        ".".join(part for part in path.split(".") if part != "_orig_mod"): module
+        for path, module in pl_module.named_modules()
+        if isinstance(module, PolyLoss)
+    }
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if callable(observables := getattr(callback, "observables", None)):
+            found |= observables()
+    if not found:
+        raise ValueError(
+            f"{type(pl_module).__name__} has no loss to observe: give it one of polyloss_lightning.losses as a "
+            "submodule (self.loss_fn = Poly1CrossEntropyLoss()), or add a callback that replaces its losses"
+        )
+    missing = [path for path in losses or () if path not in found]
+    if missing:
+        raise ValueError(f"`losses` must be among the paths {sorted(found)} of the losses, got {missing}")
+    return {path: loss for path, loss in found.items() if losses is None or path in losses}

@@ -1,0 +1,39 @@
+"""The names under which terms are logged."""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, TypeAlias
+
+Stage: TypeAlias = Literal["train", "val", "test"]
+
+
+def scalar_names(num_terms: int) -> list[str]:
+    """Names of the scalars of :class:`~polyloss_lightning.metrics.PolynomialTerms`."""
+    terms = [f"term_{j}" for j in range(1, num_terms + 1)]
+    return [*terms, "tail", "loss", "base_loss", "correction", "first_term_share", "pt"]
+
+
+def prefix(stage: Stage | Literal[""], path: str, paths: Collection[str]) -> str:
+    """``{stage}/poly/``, with the path of the loss if there are several; without a stage ``poly/``.
+
+    Example:
+        >>> prefix("train", "loss_fn", ["loss_fn"]), prefix("val", "heads.0.loss", ["heads.0.loss", "heads.1.loss"])
+        ('train/poly/', 'val/poly/heads.0.loss/')
+    """
+    loss = re.sub(r"[^A-Za-z0-9_./-]", "_", path) + "/" if len(paths) > 1 else ""
+    return f"{stage}/poly/{loss}".lstrip("/")
+
+
+def check_choices(name: str, given: object, allowed: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """``given`` as a tuple.
+
+    Raises:
+        TypeError: if it is not a sequence of strings.
+        ValueError: if it holds one that is not allowed.
+    """
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
+        raise TypeError(f"`{name}` must be a sequence of strings, got {given!r}")
+    wrong = [one for one in given if allowed is not None and one not in allowed]
+    if wrong:
+        raise ValueError(f"`{name}` must be among {list(allowed or ())}, got {wrong}")
+    return tuple(given)

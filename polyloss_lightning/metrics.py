@@ -1,0 +1,188 @@
+"""The terms of a PolyLoss as a torchmetrics Metric."""
+
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
+
+from polyloss_lightning import polynomial
+from polyloss_lightning.observation import Observation
+
+HISTOGRAM_BINS = 50
+_CLASS_COLUMNS = 5
+
+
+class PolynomialTerms(Metric):
+    r"""What each term of a PolyLoss contributes, over all that it has seen: a ratio of sums.
+
+    With the weight :math:`w_i` of each entry in the loss and the denominator :math:`d` of each call,
+
+    .. math:: \text{term}_j = \frac{\sum w_i\,(1/j + \epsilon_j)(1-P_i)^{j+\gamma}}{\sum d} \qquad
+              P_t = \frac{\sum w_i P_i}{\sum w_i}
+
+    so the values are those of one batch that holds everything. (The mean of batch means that Lightning logs for a
+    loss differs from it where batches differ in their total weight.) For reduction ``"sum"`` a call's denominator is
+    1: the losses and terms are the mean over calls. Ignored targets count for nothing, and a call without any other
+    target adds nothing to a mean. Epsilon may move from call to call.
+
+    As input to ``update`` the metric takes the :class:`~polyloss_lightning.observation.Observation` that
+    ``loss.register_observer`` hands out. As output of ``compute`` it gives a dictionary of tensors:
+
+    - ``term_1`` .. ``term_N``: the first terms as they enter the loss, epsilon included; 0 where the loss drops them.
+    - ``tail``: what all later terms add. Terms and tail sum to ``loss``.
+    - ``loss``, ``base_loss``, ``correction``: the loss, the loss without epsilon and with every term, their difference.
+    - ``first_term_share``: weighted mean of :func:`~polyloss_lightning.polynomial.first_term_share`; NaN if a
+      coefficient was negative. (For soft targets of the sigmoid focal loss gamma is taken to act on the 1 - Pt of
+      the entry.)
+    - ``pt``: weighted mean of Pt.
+    - ``pt_histogram``: weight of the entries in each of 50 equal bins of Pt in [0, 1].
+    - with ``num_classes``, vectors with one value a class (that of the entry's target): ``class_weight``, ``class_pt``
+      and ``class_first_term_share`` (NaN for a class without weight), ``class_first_term_gradient`` (the sum of
+      :math:`w_i |\partial\,\text{term}_1 / \partial P_i|` over the class, divided by :math:`\sum d`), and
+      ``class_count``, the number of entries whose weight is not 0.
+
+    The sums are float64 (float32 on MPS, which has no float64): in float32 a batch would no longer move the sum of
+    a long epoch. Nothing in ``update`` waits for the device.
+
+    Args:
+        num_terms: number of terms to tell apart; the rest is the tail.
+        num_classes: number of classes of the per-class vectors; None for no such vectors. Entries of a class beyond
+            it are missing in the vectors.
+        kwargs: options of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: if ``num_terms`` is not an integer of at least 1, or ``num_classes`` not one of at least 2.
+
+    Example:
+        >>> from polyloss_lightning import Poly1CrossEntropyLoss, PolynomialTerms
+        >>> loss, metric = Poly1CrossEntropyLoss(epsilon=1.0), PolynomialTerms(num_terms=2)
+        >>> handle = loss.register_observer(metric.update)
+        >>> value = loss(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]))
+        >>> {name: round(float(value), 3) for name, value in metric.compute().items() if value.dim() == 0}
+        {'term_1': 0.388, 'term_2': 0.022, 'tail': 0.004, 'loss': 0.414, 'base_loss': 0.22, 'correction': 0.194,
+         'first_term_share': 0.891, 'pt': 0.806}
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self, num_terms: int = 3, num_classes: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_count("num_terms", num_terms)
+        if num_classes is not None:
+            check_count("num_classes", num_classes, at_least=2)
+        self.num_terms = num_terms
+        self.num_classes = num_classes
+        # The last row of the classes takes the entries of classes that are not there.
+        size = num_terms + 6 + HISTOGRAM_BINS + (0 if num_classes is None else _CLASS_COLUMNS * (num_classes + 1))
+        # One vector for everything: one addition a call, one message to sync.
+        self.add_state("sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, observation: Observation) -> None:
+        """Add the entries of one loss call."""
+        _, _, _, denominator, epsilon, gamma, kept, miss = observation
+        denominator = denominator.to(self.sums.device)
+        weight = observation.weight.to(self.sums.device)
+        # An entry that does not count may be infinite in itself.
+        log_p = observation.log_p.to(weight.device).masked_fill(weight == 0, 0)
+        miss = None if miss is None else miss.to(weight.device)
+        pt = log_p.exp()
+        share = polynomial.first_term_share(log_p, epsilon, gamma, kept)
+        value = polynomial.value(log_p, epsilon, gamma, kept, miss)
+        perturbed = kept is not None or any(epsilon)
+        base = polynomial.value(log_p, (0.0,), gamma, miss=miss) if perturbed else value
+        terms = polynomial.terms(log_p, min(self.num_terms, kept or self.num_terms), epsilon, gamma, miss)
+        dropped = terms.new_zeros(self.num_terms - len(terms), len(pt))
+        rows = torch.cat([terms, dropped, torch.stack([value, base, share, pt, torch.ones_like(pt)])])
+
+        dtype = self.sums.dtype
+        head, histogram, classes = self._split(self.sums)
+        head[:-1] += (rows * weight).sum(1, dtype=dtype)
+        head[-1] += denominator
+        weight = weight.to(dtype)
+        histogram.index_add_(0, (pt * HISTOGRAM_BINS).long().clamp_max(HISTOGRAM_BINS - 1), weight)
+        if self.num_classes is not None:
+            gradient = polynomial.first_term_gradient(log_p, epsilon, gamma)
+            columns = torch.stack([torch.ones_like(pt), pt, share, gradient], 1).to(dtype) * weight.unsqueeze(1)
+            columns = torch.cat([columns, (weight != 0).to(dtype).unsqueeze(1)], 1)
+            target = observation.target.to(weight.device).clamp_max(self.num_classes)
+            classes.view(-1, _CLASS_COLUMNS).index_add_(0, target, columns)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The values described above, over everything seen on all processes; NaN where nothing counted."""
+        head, histogram, classes = self._split(self.sums)
+        loss, base, share, pt, weight, denominator = head[self.num_terms :]
+        terms = head[: self.num_terms] / denominator
+        loss, base = loss / denominator, base / denominator
+        values = {f"term_{j}": term for j, term in enumerate(terms, start=1)}
+        values |= {
+            "tail": loss - terms.sum(),
+            "loss": loss,
+            "base_loss": base,
+            "correction": loss - base,
+            "first_term_share": share / weight,
+            "pt": pt / weight,
+            "pt_histogram": histogram,
+        }
+        if self.num_classes is not None:
+            class_weight, pt, share, gradient, count = classes.view(-1, _CLASS_COLUMNS)[:-1].unbind(1)
+            values |= {
+                "class_weight": class_weight,
+                "class_pt": pt / class_weight,
+                "class_first_term_share": share / class_weight,
+                "class_first_term_gradient": gradient / denominator,
+                "class_count": count,
+            }
+        return values
+
+    def plot(
+        self, val: dict[str, Tensor] | Sequence[dict[str, Tensor]] | None = None, ax: _AX_TYPE | None = None
+    ) -> _PLOT_OUT_TYPE:
+        """Plot the scalar values of one ``compute``, or of several over time.
+
+        Args:
+            val: what ``compute`` gave, or a sequence of that; None for the present values.
+            ax: a matplotlib axis to draw on.
+
+        Returns:
+            Figure and axis.
+
+        Raises:
+            ModuleNotFoundError: if matplotlib is not installed.
+
+        Example:
+            >>> from polyloss_lightning import Poly1CrossEntropyLoss, PolynomialTerms
+            >>> loss, metric = Poly1CrossEntropyLoss(), PolynomialTerms()
+            >>> with loss.register_observer(metric.update):
+            ...     _ = loss(torch.randn(8, 3), torch.arange(8) % 3)
+            >>> figure, ax = metric.plot()
+        """
+        val = self.compute() if val is None else val
+        return self._plot(_scalars(val) if isinstance(val, dict) else [_scalars(one) for one in val], ax)
+
+    def _split(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Views of the scalar sums, the histogram and the classes."""
+        head = self.num_terms + 6
+        return sums[:head], sums[head : head + HISTOGRAM_BINS], sums[head + HISTOGRAM_BINS :]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> torch.nn.Module:
+        if fn(torch.zeros(1)).device.type == "mps":
+            self.sums = self.sums.float()
+            self._defaults["sums"] = torch.zeros_like(self.sums)
+        return super()._apply(fn, exclude_state)
+
+
+def check_count(name: str, value: object, at_least: int = 1) -> None:
+    """Raise ``ValueError`` unless ``value`` is an integer of at least ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
+        raise ValueError(f"`{name}` must be an integer of at least {at_least}, got {value!r}")
+
+
+def _scalars(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in values.items() if value.dim() == 0}

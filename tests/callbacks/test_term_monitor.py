@@ -1,0 +1,259 @@
+import copy
+import pickle
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+
+from polyloss_lightning.callbacks import EpsilonScheduler, PolynomialTermMonitor
+from polyloss_lightning.callbacks.loss_override import PolyLossOverride
+from polyloss_lightning.losses import Poly1CrossEntropyLoss
+from polyloss_lightning.schedules import LinearSchedule
+
+NAMES = {"term_1", "term_2", "term_3", "tail", "loss", "base_loss", "correction", "first_term_share", "pt"}
+
+
+@pytest.fixture
+def fit(observed, make_trainer):
+    def run(monitor=None, module=None, callbacks=(), **options):
+        module = module or observed()
+        monitor = monitor or PolynomialTermMonitor()
+        trainer = make_trainer(callbacks=[monitor, *callbacks], **{"max_epochs": 1, **options})
+        trainer.fit(module)
+        return trainer, module
+
+    return run
+
+
+def logged(trainer, start):
+    return {
+        name.removeprefix(start): float(v) for name, v in trainer.callback_metrics.items() if name.startswith(start)
+    }
+
+
+def listeners(module):
+    return [m for m in module.modules() if getattr(m, "_observers", None)]
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}, {"precision": "bf16-mixed"}])
+def test_epoch_values_are_exact_over_the_epoch(fit, loss_of, options):
+    trainer, module = fit(**options)
+    for stage in ("train", "val"):
+        values = logged(trainer, f"{stage}/poly/")
+        assert {name for name in values if not name.endswith("_step")} == NAMES
+        assert values["loss"] == pytest.approx(loss_of(module.calls[stage]), rel=1e-5)
+        assert values["base_loss"] == pytest.approx(loss_of(module.calls[stage], epsilon=0.0), rel=1e-5)
+        terms = sum(value for name, value in values.items() if name.startswith("term_") and not name.endswith("_step"))
+        assert terms + values["tail"] == pytest.approx(values["loss"], rel=1e-6)
+
+
+def test_every_epoch_begins_anew_and_the_sanity_check_leaves_no_trace(fit, loss_of):
+    trainer, module = fit(max_epochs=3, num_sanity_val_steps=2)
+    assert len(module.calls["sanity"]) == 2
+    for stage in ("train", "val"):
+        assert logged(trainer, f"{stage}/poly/")["loss"] == pytest.approx(loss_of(module.calls[stage][-5:]), rel=1e-5)
+
+
+def test_validation_in_mid_epoch_keeps_the_training_sums(fit, loss_of):
+    trainer, module = fit(val_check_interval=2)
+    assert len(module.calls["val"]) == 10
+    assert logged(trainer, "train/poly/")["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
+    assert logged(trainer, "val/poly/")["loss"] == pytest.approx(loss_of(module.calls["val"][-5:]), rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_evaluation_alone_is_logged_and_leaves_no_listener(observed, make_trainer, loss_of, stage):
+    module = observed()
+    trainer = make_trainer(callbacks=[PolynomialTermMonitor()])
+    (values,) = getattr(trainer, {"val": "validate", "test": "test"}[stage])(module, verbose=False)
+    assert set(values) == {f"{stage}/poly/{name}" for name in NAMES}
+    assert values[f"{stage}/poly/loss"] == pytest.approx(loss_of(module.calls[stage]), rel=1e-5)
+    assert not listeners(module)
+    trainer.fit_loop.max_epochs = 1  # what was made under inference_mode must not disturb a later fit
+    trainer.fit(module)
+
+
+def test_step_values_are_those_of_the_batch_every_log_every_n_steps(fit, loss_of):
+    class Steps(pl.Callback):
+        def __init__(self):
+            self.seen = {}
+
+        def on_train_batch_end(self, trainer, *args):
+            self.seen[trainer.global_step] = logged(trainer, "train/poly/").get("loss_step")
+
+    steps = Steps()
+    _, module = fit(callbacks=[steps], log_every_n_steps=2)
+    batch = {step: pytest.approx(loss_of([module.calls["train"][step - 1]]), rel=1e-5) for step in (2, 4)}
+    assert steps.seen == {1: None, 2: batch[2], 3: batch[2], 4: batch[4], 5: batch[4]}
+
+
+def test_only_the_stages_and_terms_that_are_asked_for(fit):
+    trainer, _ = fit(PolynomialTermMonitor(1, stages=["val"]))
+    assert set(logged(trainer, "val/poly/")) == NAMES - {"term_2", "term_3"}
+    assert not logged(trainer, "train/")
+
+
+def test_several_losses_have_a_path_each(fit, observed):
+    class Two(observed):
+        def __init__(self):
+            super().__init__()
+            self.heads = nn.ModuleList([Poly1CrossEntropyLoss(0.0), Poly1CrossEntropyLoss([1.0, 0.5])])
+
+        def training_step(self, batch, batch_idx):
+            logits = self.net(batch[0])
+            return super().training_step(batch, batch_idx) + sum(head(logits, batch[1]) for head in self.heads)
+
+    trainer, _ = fit(module=Two())
+    for path in ("loss_fn", "heads.0", "heads.1"):
+        assert set(logged(trainer, f"train/poly/{path}/")) >= NAMES
+    assert "val/poly/heads.0/loss" not in trainer.callback_metrics  # not called there: no value, and not a NaN
+    assert logged(trainer, "poly/") == {
+        "loss_fn/epsilon": 1.0,
+        "heads.0/epsilon": 0.0,
+        "heads.1/epsilon_1": 1.0,
+        "heads.1/epsilon_2": 0.5,
+    }
+    trainer, _ = fit(PolynomialTermMonitor(losses=["heads.0"]), module=Two())
+    assert set(logged(trainer, "train/poly/")) >= NAMES
+
+
+@pytest.mark.parametrize("every", [1, 50])
+def test_epsilon_is_logged_beside_a_scheduler_too(fit, tmp_path, every):
+    scheduler = EpsilonScheduler(LinearSchedule(-1.0, 2.0))
+    trainer, _ = fit(callbacks=[scheduler], log_every_n_steps=every, logger=CSVLogger(tmp_path))
+    assert logged(trainer, "poly/") == {"epsilon": 2.0}
+
+
+def test_an_override_with_a_schedule_is_monitored(fit, observed):
+    class Plain(observed):
+        def __init__(self):
+            super().__init__(loss_fn=nn.CrossEntropyLoss())
+
+    override = PolyLossOverride(LinearSchedule(-1.0, 2.0))
+    monitor = PolynomialTermMonitor(losses=["cross_entropy"])
+    trainer, _ = fit(monitor, Plain(), [override], log_every_n_steps=1)
+    values = logged(trainer, "train/poly/")
+    assert set(values) >= NAMES
+    assert values["loss"] == pytest.approx(values["base_loss"] + values["correction"])
+    assert values["correction"] != 0
+    assert logged(trainer, "poly/")["epsilon"] == 2.0
+
+
+def test_a_loss_that_is_replaced_on_the_way_is_observed(fit, observed, loss_of):
+    class Replace(observed):
+        def on_train_epoch_end(self):
+            self.loss_fn = Poly1CrossEntropyLoss(3.0)
+
+    trainer, module = fit(module=Replace(), max_epochs=2)
+    expected = loss_of(module.calls["train"][-5:], 3.0, (1.0, 1.0, 1.0))
+    assert logged(trainer, "train/poly/")["loss"] == pytest.approx(expected, rel=1e-5)
+    assert not listeners(module)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # dynamo looks at it
+def test_a_compiled_module_is_observed_under_its_own_paths(fit, observed, loss_of):
+    module = observed()
+    module.loss_fn = torch.compile(module.loss_fn, backend="eager")
+    trainer, module = fit(PolynomialTermMonitor(losses=["loss_fn"]), module=module)
+    assert logged(trainer, "train/poly/")["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
+
+
+def test_losses_that_a_callback_puts_in_place_are_observed(fit, observed):
+    class Replaces(pl.Callback):
+        loss = Poly1CrossEntropyLoss(2.0)
+
+        def observables(self):
+            return {"net:cross entropy": self.loss}
+
+    class Plain(observed):
+        def __init__(self, replaced):
+            super().__init__(loss_fn=nn.CrossEntropyLoss())
+            self.replaced = [replaced]
+
+        def training_step(self, batch, batch_idx):
+            return self.replaced[0](self.net(batch[0]), batch[1])
+
+    callback = Replaces()
+    trainer, _ = fit(module=Plain(callback.loss), callbacks=[callback])
+    assert set(logged(trainer, "train/poly/")) >= NAMES
+    assert logged(trainer, "poly/") == {"epsilon": 2.0}
+    with pytest.raises(ValueError, match="has no loss to observe"):
+        fit(module=Plain(callback.loss))
+
+
+@pytest.mark.parametrize("options", [{"fast_dev_run": True}, {"max_steps": 3}, {"limit_val_batches": 0}])
+def test_short_ways_to_run_are_logged_too(fit, loss_of, options):
+    trainer, module = fit(**options)
+    assert not listeners(module)
+    assert logged(trainer, "train/poly/")["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
+
+
+def test_a_barebones_trainer_runs_without_it(fit):
+    unset = dict.fromkeys(["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"])
+    trainer, module = fit(barebones=True, **unset)
+    assert not trainer.callback_metrics
+    assert not listeners(module)
+
+
+def test_the_learning_rate_finder_leaves_no_trace(fit, observed, loss_of):
+    class WithRate(observed):
+        lr = 0.1
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    finder = LearningRateFinder(num_training_steps=3, early_stop_threshold=None)
+    trainer, module = fit(module=WithRate(), callbacks=[finder], enable_checkpointing=True)
+    assert len(module.calls["train"]) > 5
+    assert logged(trainer, "train/poly/")["loss"] == pytest.approx(loss_of(module.calls["train"][-5:]), rel=1e-5)
+
+
+def test_prog_bar_shows_the_chosen_names(fit):
+    trainer, _ = fit(PolynomialTermMonitor(prog_bar=["pt"]), log_every_n_steps=1)
+    shown = {name for name in trainer.progress_bar_metrics if "poly" in name}
+    assert shown == {"train/poly/pt", "train/poly/pt_step", "val/poly/pt"}
+
+
+def test_it_can_be_copied_and_pickled_before_and_after_a_run(fit):
+    monitor = PolynomialTermMonitor(per_class=True)
+    for _ in range(2):
+        for twin in (copy.deepcopy(monitor), pickle.loads(pickle.dumps(monitor))):
+            assert twin.state_key == monitor.state_key
+            assert "train/poly/loss" in fit(twin)[0].callback_metrics
+        fit(monitor)
+
+
+def test_an_exception_leaves_no_listener(observed, make_trainer):
+    class Fails(observed):
+        def training_step(self, batch, batch_idx):
+            super().training_step(batch, batch_idx)
+            raise RuntimeError("no")
+
+    module, monitor = Fails(), PolynomialTermMonitor()
+    with pytest.raises(RuntimeError, match="no"):
+        make_trainer(callbacks=[monitor], max_epochs=1).fit(module)
+    assert not listeners(module)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"num_terms": 0}, ValueError),
+        ({"stages": ["fit"]}, ValueError),
+        ({"stages": "train"}, TypeError),
+        ({"prog_bar": ["term_4"]}, ValueError),
+        ({"losses": [1]}, TypeError),
+        ({"num_classes": 1}, ValueError),
+    ],
+)
+def test_impossible_options_are_refused(options, error):
+    with pytest.raises(error, match=f"`{next(iter(options))}`"):
+        PolynomialTermMonitor(**options)
+
+
+def test_a_path_that_is_not_there_is_refused(fit):
+    with pytest.raises(ValueError, match=r"`losses` must be among the paths \['loss_fn'\]"):
+        fit(PolynomialTermMonitor(losses=["loss"]))

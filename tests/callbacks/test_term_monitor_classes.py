@@ -1,0 +1,96 @@
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from polyloss_lightning.callbacks import PolynomialTermMonitor
+from polyloss_lightning.callbacks.class_values import class_values
+from polyloss_lightning.losses import Poly1CrossEntropyLoss
+
+
+@pytest.fixture
+def skewed(observed):
+    """Classes 2, 0, 1 with 24, 12 and 4 samples, which class weights even out."""
+    target = torch.tensor([2] * 24 + [0] * 12 + [1] * 4)[torch.randperm(40)]
+    data = TensorDataset(torch.randn(40, 4), target)
+    return lambda **options: observed(data=data, loss_fn=Poly1CrossEntropyLoss(1.0, weight=[2.0, 6.0, 1.0]), **options)
+
+
+def fit(make_trainer, module, monitor):
+    trainer = make_trainer(callbacks=[monitor], max_epochs=1)
+    trainer.fit(module)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def test_each_class_and_third_is_logged(make_trainer, skewed):
+    module = skewed()
+    values = fit(make_trainer, module, PolynomialTermMonitor(per_class=True))
+    logits, target = (torch.cat(part) for part in zip(*module.calls["train"], strict=True))
+    pt = logits.double().softmax(1).gather(1, target[:, None])[:, 0]
+    for third, k in (("head", 2), ("middle", 0), ("tail", 1)):
+        own = pt[target == k]
+        for name, value in {
+            "pt": own.mean(),
+            "first_term_share": (2 * own / (1 + own)).mean(),
+            "first_term_gradient": torch.tensor(2 * 24 / 72),  # the weights make every class pull alike
+        }.items():
+            assert values[f"train/poly/{name}_class/{k}"] == pytest.approx(float(value), rel=1e-5)
+            assert values[f"train/poly/{name}_{third}"] == pytest.approx(float(value), rel=1e-5)
+
+
+def test_counts_of_the_datamodule_come_first(make_trainer, skewed):
+    module = skewed()
+
+    class Data(pl.LightningDataModule):
+        class_counts = (1, 3, 2)
+
+        def train_dataloader(self):
+            return module.loader
+
+        val_dataloader = train_dataloader
+
+    trainer = make_trainer(callbacks=[PolynomialTermMonitor(per_class=True)], max_epochs=1)
+    trainer.fit(module, datamodule=Data())
+    values = trainer.callback_metrics
+    for stage in ("train", "val"):
+        assert values[f"{stage}/poly/pt_head"] == values[f"{stage}/poly/pt_class/1"]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_first_epoch_tells_the_counts_otherwise(make_trainer, observed, skewed, smoothing):
+    module = skewed()
+    if smoothing:
+        module.loss_fn = Poly1CrossEntropyLoss(1.0, label_smoothing=smoothing)
+    values = fit(make_trainer, module, PolynomialTermMonitor(per_class=True))
+    assert values["train/poly/pt_tail"] == pytest.approx(values["train/poly/pt_class/1"])
+    assert "val/poly/pt_class/1" in values
+    assert "val/poly/pt_tail" not in values  # validation ends before the first training epoch
+
+
+def test_number_of_classes_must_be_known_and_right(make_trainer, skewed):
+    def run(num_classes):
+        module = skewed()
+        del module.num_classes
+        return fit(make_trainer, module, PolynomialTermMonitor(per_class=True, num_classes=num_classes))
+
+    with pytest.raises(ValueError, match="needs the number of classes"):
+        run(None)
+    with pytest.raises(ValueError, match="`num_classes` must be the number of classes of the loss, got 2"):
+        run(2)
+    assert "train/poly/pt_class/2" in run(3)
+
+
+def test_a_class_that_was_not_seen_has_no_value():
+    nan = float("nan")
+    vectors = {
+        "class_weight": [2.0, 0.0, 1.0, 1.0],
+        "class_pt": [0.5, nan, 0.25, 0.75],
+        "class_first_term_share": [0.5, nan, 0.25, 0.75],
+        "class_first_term_gradient": [1.0, 0.0, 0.5, 0.5],
+    }
+    values = class_values(vectors, [40.0, 0.0, 20.0, 30.0])
+    assert "pt_class/1" not in values
+    assert "pt_tail" not in values
+    assert values["first_term_gradient_tail"] == 0
+    assert values["pt_head"] == pytest.approx((2 * 0.5 + 0.75) / 3)
+    assert values["first_term_gradient_head"] == 1.5

@@ -1,0 +1,91 @@
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from polyloss_lightning.callbacks import PolynomialTermMonitor
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+]
+
+
+class SaveEveryBatch(pl.Callback):
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+
+
+@pytest.fixture
+def run(observed, make_trainer):
+    def fit(callbacks=(), ckpt_path=None, **options):
+        module = observed()
+        options = {"max_epochs": 2, "limit_val_batches": 0, **options}
+        checkpointing = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+        trainer = make_trainer(callbacks=callbacks, enable_checkpointing=checkpointing, **options)
+        trainer.fit(module, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+        return module.calls["train"], float(trainer.callback_metrics["train/poly/loss"])
+
+    return fit
+
+
+@pytest.mark.parametrize("first", ["saver", "monitor"])
+def test_an_epoch_resumed_at_any_batch_is_whole(run, tmp_path, loss_of, first):
+    saver, monitor = SaveEveryBatch(tmp_path), PolynomialTermMonitor()
+    before, _ = run([saver, monitor] if first == "saver" else [monitor, saver])
+    for step in range(1, 10):
+        after, loss = run([PolynomialTermMonitor()], ckpt_path=tmp_path / f"{step}.ckpt")
+        assert len(after) == 10 - step
+        second_epoch = [*before[5:step], *after][-5:]
+        assert loss == pytest.approx(loss_of(second_epoch), rel=1e-5), step
+
+
+def test_an_interrupted_trainer_and_its_monitor_can_go_on(observed, make_trainer, tmp_path, loss_of):
+    """The monitor of the interrupted run has seen more than the checkpoint holds."""
+    monitor, module = PolynomialTermMonitor(), observed()
+
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 4:
+                raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        make_trainer(callbacks=[SaveEveryBatch(tmp_path), monitor, Stop()], max_epochs=1).fit(module)
+    trainer = make_trainer(callbacks=[monitor], max_epochs=1)
+    trainer.fit(module, ckpt_path=tmp_path / "2.ckpt")
+    calls = module.calls["train"]
+    expected = loss_of([*calls[:2], *calls[4:]])
+    assert len(calls) == 4 + 3
+    assert float(trainer.callback_metrics["train/poly/loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("when", [{"every_n_epochs": 1}, {"save_on_train_epoch_end": True}, {"every_n_train_steps": 5}])
+@pytest.mark.parametrize("validate", [0, 1.0])
+def test_a_run_resumed_at_the_end_of_an_epoch_begins_the_next_one_anew(run, tmp_path, loss_of, when, validate):
+    def saver():
+        return ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, **when)
+
+    run([saver(), PolynomialTermMonitor()], limit_val_batches=validate, max_epochs=1)
+    options = {"limit_val_batches": validate, "max_epochs": 3}
+    after, loss = run([saver(), PolynomialTermMonitor()], tmp_path / "step=5.ckpt", **options)
+    assert len(after) == 10
+    assert loss == pytest.approx(loss_of(after[-5:]), rel=1e-5)
+
+
+def test_a_checkpoint_of_a_finished_epoch_holds_no_sums(run, tmp_path):
+    run([ModelCheckpoint(tmp_path, "end", save_on_train_epoch_end=True), PolynomialTermMonitor()])
+    checkpoint = torch.load(tmp_path / "end.ckpt", weights_only=True)
+    state = checkpoint["callbacks"]["PolynomialTermMonitor"]
+    assert state["version"] == 1
+    assert not state["train_sums"]["loss_fn"].any()
+    assert not any("poly" in key or "sums" in key for key in checkpoint["state_dict"])
+
+
+def test_a_run_that_had_no_monitor_can_go_on_with_one(run, observed, make_trainer, tmp_path, loss_of):
+    make_trainer(callbacks=[SaveEveryBatch(tmp_path)], max_epochs=1).fit(observed())
+    after, loss = run([PolynomialTermMonitor()], tmp_path / "3.ckpt", max_epochs=1)
+    assert loss == pytest.approx(loss_of(after), rel=1e-5)
