@@ -6,11 +6,11 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 try:
-    from jsonargparse import auto_cli
-    from lightning.pytorch.cli import LightningCLI
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
     from rich.console import Console
 
     from polyloss_lightning.closing_table import closing_table, only_classes
@@ -22,7 +22,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 # Imported so that their short class names resolve in a config.
 from polyloss_lightning import callbacks, data, losses, models, schedules  # noqa: F401
 from polyloss_lightning.plotting import commands
+from polyloss_lightning.plotting.curves import REFERENCE_EPSILON
 from polyloss_lightning.shipped_configs import config_names, resolve_config
+
+
+class _Parser(LightningArgumentParser):
+    """Says what is wrong in one line, where jsonargparse prints sixty of usage and every type that was tried."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        super().error(_one_line(message), ex)
+
+    def print_usage(self, file: Any = None) -> None:
+        if file is not sys.stderr:
+            super().print_usage(file)
 
 
 class PolyLossCLI(LightningCLI):
@@ -35,6 +47,7 @@ class PolyLossCLI(LightningCLI):
     def __init__(self, **kwargs: Any) -> None:
         self._validations = _Validations()
         super().__init__(
+            parser_class=_Parser,
             parser_kwargs={
                 "description": "Train with PolyLoss from one YAML. Configs that are shipped, by name: "
                 f"{', '.join(config_names())}. To draw what a run recorded: polyloss plot --help.",
@@ -46,12 +59,13 @@ class PolyLossCLI(LightningCLI):
         )
 
     def instantiate_classes(self) -> None:
-        """Build model, data and trainer; a value that this package refuses is an error of the command line."""
+        """Build model, data and trainer; a value that a constructor here refuses is an error of the command line."""
         try:
             super().instantiate_classes()
         except (TypeError, ValueError) as error:
             raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-            if not raised_in.is_relative_to(Path(__file__).parent):
+            # jsonargparse raises an error of its own for what went wrong in an argument of an argument.
+            if not raised_in.is_relative_to(Path(__file__).parent) and "jsonargparse" not in raised_in.parts:
                 raise
             self._parser(self.subcommand).error(str(error))
 
@@ -133,7 +147,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     if arguments[:1] == ["plot"]:
-        auto_cli({"curves": commands.curves, "run": commands.run}, args=arguments[1:], prog="polyloss plot")
+        _plot(arguments[1:])
         return
     try:
         arguments = _with_shipped_configs(arguments)
@@ -145,6 +159,27 @@ def main(args: Sequence[str] | None = None) -> None:
     # Handed over through sys.argv: LightningCLI warns about `args` wherever the process has arguments of its own.
     sys.argv[1:] = arguments
     PolyLossCLI()
+
+
+def _one_line(message: str) -> str:
+    noise = ("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value")
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(noise)) or message
+
+
+def _plot(arguments: list[str]) -> None:
+    """``polyloss plot curves ...`` and ``polyloss plot run LOG_DIR``."""
+    parser = ArgumentParser(prog="polyloss plot", description="Draw the losses, or what a run recorded.")
+    subcommands = parser.add_subcommands()
+    curves, run = ArgumentParser(description="Value, gradient, coefficients against Pt."), ArgumentParser()
+    curves.add_function_arguments(commands.curves, skip={"epsilon"})
+    curves.add_argument("--epsilon", nargs="+", type=float, default=list(REFERENCE_EPSILON), help="a curve for each")
+    run.add_function_arguments(commands.run, as_positional=True)
+    subcommands.add_subcommand("curves", curves, help="value, gradient and coefficients of Poly-1 losses")
+    subcommands.add_subcommand("run", run, help="the figures of a run from what its PolynomialTermMonitor recorded")
+    parsed = parser.parse_args(arguments)
+    chosen = {"curves": commands.curves, "run": commands.run}[parsed.subcommand]
+    chosen(**parsed[parsed.subcommand].as_dict())
 
 
 def _with_shipped_configs(arguments: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, TensorDataset
 
-from polyloss_lightning.data.long_tail import long_tail_indices
+from polyloss_lightning.data.long_tail import check_imbalance, long_tail_indices
 
 if TYPE_CHECKING:
     AnyDataset: TypeAlias = Dataset[Any]
@@ -37,7 +37,8 @@ class LongTailDataModule(LightningDataModule):
         num_workers: processes that load data; 0 loads in the main process.
 
     Raises:
-        ValueError: on first use of the training part, if ``imbalance`` is below 1 or a class has no sample.
+        ValueError: if ``imbalance`` or ``batch_size`` is below 1; on first use of the training part, if a class has no
+            sample.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -63,6 +64,9 @@ class LongTailDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        check_imbalance(imbalance)
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
         # Not sent to the loggers: Lightning refuses to merge them with a module's own `seed` or `batch_size`.
         self.save_hyperparameters(ignore=["train", "val", "test", "predict"], logger=False)
         self.train, self.val, self.test = train, val, test

@@ -7,6 +7,12 @@ import torch
 from torch import Tensor
 
 
+def check_imbalance(imbalance: float) -> None:
+    """Raise ``ValueError`` unless ``imbalance`` is a finite number of at least 1."""
+    if not (math.isfinite(imbalance) and imbalance >= 1):
+        raise ValueError(f"`imbalance` must be a finite number of at least 1, got {imbalance!r}")
+
+
 def long_tail_counts(available: Sequence[int], imbalance: float) -> list[int]:
     r"""Samples a class from the most frequent to the rarest: :math:`n_r = n_{\max}\,\rho^{-r/(C-1)}`.
 
@@ -28,8 +34,7 @@ def long_tail_counts(available: Sequence[int], imbalance: float) -> list[int]:
         >>> long_tail_counts([120, 100, 110], imbalance=25)
         [100, 20, 4]
     """
-    if not (math.isfinite(imbalance) and imbalance >= 1):
-        raise ValueError(f"`imbalance` must be a finite number of at least 1, got {imbalance!r}")
+    check_imbalance(imbalance)
     if not available or min(available) < 1:
         raise ValueError(f"every class needs at least 1 sample, got counts {list(available)}")
     most, last = min(available), max(len(available) - 1, 1)
