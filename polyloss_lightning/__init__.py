@@ -1,12 +1,36 @@
 """PolyLoss for PyTorch Lightning: Poly-1 losses, their terms as metrics, and epsilon on a schedule."""
 
-from polyloss_lightning.functional import poly1_cross_entropy
-from polyloss_lightning.losses import Poly1CrossEntropyLoss, PolyLoss
+from polyloss_lightning.callbacks import PolyLossOverride, PolynomialTermMonitor
+from polyloss_lightning.functional import (
+    poly1_binary_cross_entropy_with_logits,
+    poly1_cross_entropy,
+    poly1_focal_loss,
+    poly1_sigmoid_focal_loss,
+)
+from polyloss_lightning.interception import override_losses
+from polyloss_lightning.losses import (
+    Poly1BCEWithLogitsLoss,
+    Poly1CrossEntropyLoss,
+    Poly1FocalLoss,
+    Poly1SigmoidFocalLoss,
+    PolyLoss,
+)
+from polyloss_lightning.metrics import PolynomialTerms
 from polyloss_lightning.provider import LossProvider
 
 __all__ = [
     "LossProvider",
+    "Poly1BCEWithLogitsLoss",
     "Poly1CrossEntropyLoss",
+    "Poly1FocalLoss",
+    "Poly1SigmoidFocalLoss",
     "PolyLoss",
+    "PolyLossOverride",
+    "PolynomialTermMonitor",
+    "PolynomialTerms",
+    "override_losses",
+    "poly1_binary_cross_entropy_with_logits",
     "poly1_cross_entropy",
+    "poly1_focal_loss",
+    "poly1_sigmoid_focal_loss",
 ]

@@ -14,7 +14,8 @@ class Observation(NamedTuple):
     r"""The entries of one loss call, flattened and without a graph.
 
     For reduction ``mean`` and ``sum`` the loss is :math:`\sum_i w_i\,\ell(\log p_i) / d` exactly, with
-    :math:`\ell` as in :func:`polyloss_lightning.polynomial.value`. For ``none`` the denominator is that of ``mean``.
+    :math:`\ell` as in :func:`polyloss_lightning.polynomial.value`, ``miss`` given. For ``none`` the denominator is
+    that of ``mean``.
 
     Attributes:
         log_p: ``[n]`` log-probability of each entry, float32 (float64 for float64 logits); 0 where ignored.
@@ -24,6 +25,8 @@ class Observation(NamedTuple):
         epsilon: the perturbations in force, one a coefficient.
         gamma: focusing exponent.
         num_terms: number of terms kept, or None for the whole series.
+        miss: ``[n]`` the ``1 - Pt`` that gamma acts on, for the sigmoid focal loss, where soft targets have one that is
+            not ``1 - exp(log_p)``; None for all other losses.
     """
 
     log_p: Tensor
@@ -33,6 +36,7 @@ class Observation(NamedTuple):
     epsilon: tuple[float, ...]
     gamma: float
     num_terms: int | None
+    miss: Tensor | None = None
 
 
 Observer: TypeAlias = Callable[[Observation], None]
@@ -62,4 +66,5 @@ def observe(
         epsilon,
         gamma,
         num_terms,
+        None if entries.miss is None else entries.miss.detach().flatten(),
     )

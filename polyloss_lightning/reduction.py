@@ -32,4 +32,4 @@ def reduce(value: Tensor, entries: Entries, reduction: Reduction) -> Tensor:
         loss = loss.sum()
         if reduction == "mean":
             loss = loss / entries.denominator
-    return loss.to(entries.dtype)
+    return loss if loss.dtype == entries.dtype else loss.to(entries.dtype)

@@ -1,6 +1,7 @@
 """Poly-1 cross-entropy as a pure function."""
 
 from collections.abc import Sequence
+from numbers import Real
 
 from torch import Tensor
 
@@ -64,6 +65,9 @@ def poly1_cross_entropy(
 
 
 def check_label_smoothing(label_smoothing: float) -> None:
-    """Raise ``ValueError`` unless ``label_smoothing`` is in [0, 1]."""
+    """Raise unless ``label_smoothing`` is a number in [0, 1]."""
+    given: object = label_smoothing
+    if not isinstance(given, Real):
+        raise TypeError(f"`label_smoothing` must be a number in [0, 1], got {given!r} ({type(given).__name__})")
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"`label_smoothing` must be in [0, 1], got {label_smoothing}")

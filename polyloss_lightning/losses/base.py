@@ -48,20 +48,21 @@ class PolyLoss(nn.Module, ABC):
         self.num_terms = num_terms
         self.epsilon = epsilon
         polynomial.check_num_terms(num_terms, self._epsilon)
-        self._initial_epsilon = self._epsilon
+        self._initial_epsilon = tuple(self._epsilon)
         self._observers: OrderedDict[int, Observer] = OrderedDict()
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:
         """The perturbation in force: a number, or a tuple for Poly-N. Assigning validates; nothing is recompiled."""
-        return self._epsilon[0] if len(self._epsilon) == 1 else self._epsilon
+        return self._epsilon[0] if len(self._epsilon) == 1 else tuple(self._epsilon)
 
     @epsilon.setter
     def epsilon(self, epsilon: float | Sequence[float]) -> None:
         old = getattr(self, "_epsilon", ())
         new = polynomial.as_epsilon(epsilon)
         _warn_of_sign_flip(old, new)
-        self._epsilon = new
+        # A list: torch.compile takes the floats in it as inputs, and those in a tuple as constants (a graph each).
+        self._epsilon = list(new)
 
     @abstractmethod
     def entries(self, input: Tensor, target: Tensor) -> Entries:
@@ -70,7 +71,7 @@ class PolyLoss(nn.Module, ABC):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of ``input`` and ``target``; shapes as in the class docstring."""
         entries = self.entries(input, target)
-        value = polynomial.value(entries.log_p, self._epsilon, self.gamma, self.num_terms)
+        value = polynomial.value(entries.log_p, self._epsilon, self.gamma, self.num_terms, entries.miss)
         if self._observers:
             self._notify(entries)
         return reduce(value, entries, self.reduction)
@@ -78,7 +79,8 @@ class PolyLoss(nn.Module, ABC):
     def base_loss(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss without epsilon and with every term: what torch computes. It stands still while epsilon moves."""
         entries = self.entries(input, target)
-        return reduce(polynomial.value(entries.log_p, (0.0,), self.gamma), entries, self.reduction)
+        value = polynomial.value(entries.log_p, (0.0,), self.gamma, miss=entries.miss)
+        return reduce(value, entries, self.reduction)
 
     def register_observer(self, observer: Observer) -> RemovableHandle:
         """Call ``observer`` with the :class:`~polyloss_lightning.observation.Observation` of every later call.
@@ -104,7 +106,7 @@ class PolyLoss(nn.Module, ABC):
     # An observer is arbitrary Python: a compiled caller steps out for it, and only while somebody observes.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _notify(self, entries: Entries) -> None:
-        observation = observe(entries, self._epsilon, self.gamma, self.num_terms, self.reduction)
+        observation = observe(entries, tuple(self._epsilon), self.gamma, self.num_terms, self.reduction)
         for observer in list(self._observers.values()):
             observer(observation)
 
@@ -119,12 +121,16 @@ class PolyLoss(nn.Module, ABC):
     def extra_repr(self) -> str:
         """``epsilon`` as it is now, and the other options."""
         options = {**self.arguments(), "epsilon": self.epsilon}
-        return ", ".join(
-            f"{name}={value.tolist() if isinstance(value, Tensor) else repr(value)}" for name, value in options.items()
-        )
+        return ", ".join(f"{name}={_shown(value)}" for name, value in options.items())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_observers": OrderedDict()}
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    return f"<meta, {tuple(value.shape)}>" if value.is_meta else str(value.tolist())
 
 
 def class_weight(weight: Tensor | Sequence[float] | None, name: str = "weight") -> Tensor | None:
@@ -134,16 +140,27 @@ def class_weight(weight: Tensor | Sequence[float] | None, name: str = "weight") 
         TypeError: if it is neither a tensor nor a sequence of numbers.
         ValueError: if it is not one-dimensional, or has an entry that is negative or not finite.
     """
+    tensor = weight_tensor(weight, name)
+    if tensor is not None and tensor.dim() != 1:
+        raise ValueError(f"`{name}` must have shape (C), one entry a class, got shape {tuple(tensor.shape)}")
+    return tensor
+
+
+def weight_tensor(weight: Tensor | Sequence[float] | None, name: str) -> Tensor | None:
+    """``weight`` as a float tensor of any shape, or None.
+
+    Raises:
+        TypeError: if it is neither a tensor nor a sequence of numbers.
+        ValueError: if it has an entry that is negative or not finite.
+    """
     if weight is None:
         return None
     try:
         tensor = weight.detach().clone() if isinstance(weight, Tensor) else torch.tensor(weight, dtype=torch.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"`{name}` must be None, a tensor or a sequence of numbers, got {weight!r}") from error
     if not tensor.is_floating_point():
         tensor = tensor.float()
-    if tensor.dim() != 1:
-        raise ValueError(f"`{name}` must have shape (C), one entry a class, got shape {tuple(tensor.shape)}")
     if not tensor.is_meta and not bool((tensor.isfinite() & (tensor >= 0)).all()):
         raise ValueError(f"`{name}` must hold finite numbers of at least 0, got {tensor.tolist()}")
     return tensor

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from polyloss_lightning.functional.cross_entropy import check_label_smoothing
-from polyloss_lightning.links import Entries, softmax_entries
+from polyloss_lightning.links import Entries, check_ignore_index, softmax_entries
 from polyloss_lightning.losses.base import PolyLoss, class_weight
 from polyloss_lightning.reduction import Reduction
 
@@ -63,6 +63,7 @@ class Poly1CrossEntropyLoss(PolyLoss):
         num_terms: int | None = None,
     ) -> None:
         super().__init__(epsilon, reduction=reduction, num_terms=num_terms)
+        check_ignore_index(ignore_index)
         check_label_smoothing(label_smoothing)
         self.register_buffer("weight", class_weight(weight), persistent=False)
         self.ignore_index = ignore_index

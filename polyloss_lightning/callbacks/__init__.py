@@ -1,0 +1,7 @@
+"""Callbacks: epsilon on a schedule, and the terms as they are learned."""
+
+from polyloss_lightning.callbacks.epsilon_scheduler import EpsilonScheduler
+from polyloss_lightning.callbacks.loss_override import PolyLossOverride
+from polyloss_lightning.callbacks.term_monitor import PolynomialTermMonitor
+
+__all__ = ["EpsilonScheduler", "PolyLossOverride", "PolynomialTermMonitor"]

@@ -1,0 +1,76 @@
+"""Poly-1 binary cross-entropy as a module."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from polyloss_lightning.links import Entries, check_ignore_index, sigmoid_entries
+from polyloss_lightning.losses.base import PolyLoss, weight_tensor
+from polyloss_lightning.reduction import Reduction
+
+
+class Poly1BCEWithLogitsLoss(PolyLoss):
+    r"""Binary cross-entropy, each element a two-class problem whose first coefficients are moved by ``epsilon``.
+
+    .. math:: \ell = w \big(w_+\, q\, \ell_1(p) + (1-q)\, \ell_1(1-p)\big), \quad
+              \ell_1(P_t) = -\log P_t + \sum_j \epsilon_j (1-P_t)^j, \quad p = \sigma(x)
+
+    It takes what :class:`torch.nn.BCEWithLogitsLoss` takes, and at epsilon 0 it is that loss. For binary and
+    multi-label problems; epsilon acts on positives and negatives alike.
+
+    Args:
+        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
+        weight: non-negative factor of each element, of a shape that broadcasts to the input; on every term.
+        ignore_index: elements with this target count for nothing, so ``target.masked_fill(~mask, -100)`` masks them.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count.
+        pos_weight: non-negative factor of the positives, of a shape that broadcasts to the input, as ``(C)`` to
+            ``(N, C)``; on every term.
+        num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
+
+    Shape:
+        - input: any.
+        - target: probability of the positive for each element, shaped as the input.
+        - output: a scalar, or for ``"none"`` the shape of the input.
+
+    Raises:
+        TypeError: if ``epsilon`` or a weight is not numeric, or ``ignore_index`` no integer.
+        ValueError: if an option is out of its range.
+
+    Example:
+        >>> import torch
+        >>> loss = Poly1BCEWithLogitsLoss(epsilon=-1.0, pos_weight=[3.0, 1.0])
+        >>> loss(torch.tensor([[2.0, -1.0], [0.5, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        tensor(0.1531)
+
+    Reference:
+        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
+    """
+
+    weight: Tensor | None
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        epsilon: float | Sequence[float] = 1.0,
+        *,
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+        pos_weight: Tensor | Sequence[float] | None = None,
+        num_terms: int | None = None,
+    ) -> None:
+        super().__init__(epsilon, reduction=reduction, num_terms=num_terms)
+        check_ignore_index(ignore_index)
+        self.register_buffer("weight", weight_tensor(weight, "weight"), persistent=False)
+        self.register_buffer("pos_weight", weight_tensor(pos_weight, "pos_weight"), persistent=False)
+        self.ignore_index = ignore_index
+
+    def entries(self, input: Tensor, target: Tensor) -> Entries:
+        """The positive and the negative of each element, by the rules of :class:`torch.nn.BCEWithLogitsLoss`."""
+        return sigmoid_entries(
+            input,
+            target,
+            weight=self.weight,
+            pos_weight=self.pos_weight,
+            ignore_index=self.ignore_index,
+        )

@@ -1,0 +1,84 @@
+"""Poly-1 softmax focal loss as a module."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from polyloss_lightning import polynomial
+from polyloss_lightning.functional.cross_entropy import check_label_smoothing
+from polyloss_lightning.links import Entries, check_ignore_index, softmax_entries
+from polyloss_lightning.losses.base import PolyLoss, class_weight
+from polyloss_lightning.reduction import Reduction
+
+
+class Poly1FocalLoss(PolyLoss):
+    r"""Softmax focal loss with the first coefficients of its expansion in :math:`1-P_t` moved by ``epsilon``.
+
+    .. math:: \ell = w_y (1-P_t)^\gamma \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big)
+
+    At gamma 0 it is :class:`~polyloss_lightning.losses.Poly1CrossEntropyLoss`, whose targets, weights and
+    denominators it shares. For classes that exclude each other; where they do not, or where most of a dense
+    input is background, take :class:`~polyloss_lightning.losses.Poly1SigmoidFocalLoss`.
+
+    Args:
+        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
+        gamma: focusing exponent, at least 0; fractions too have finite gradients.
+        weight: class weights, one non-negative number a class; they multiply every term.
+        ignore_index: class index whose samples count for nothing; for class indices only.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``, with the denominators of cross-entropy: see
+            :func:`~polyloss_lightning.functional.poly1_focal_loss`.
+        label_smoothing: share of each target spread evenly over the classes, in [0, 1].
+        num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
+
+    Shape:
+        - input: ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``.
+        - target: class indices ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities of the shape of the input.
+        - output: a scalar, or for ``"none"`` the shape of the input without the class axis.
+
+    Raises:
+        TypeError: if ``epsilon``, ``gamma`` or ``weight`` is not numeric, or ``ignore_index`` no integer.
+        ValueError: if an option is out of its range.
+
+    Example:
+        >>> import torch
+        >>> loss = Poly1FocalLoss(epsilon=1.0, gamma=2.0, reduction="none")
+        >>> loss(torch.tensor([[4.0, 2.0, 1.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 1]))
+        tensor([0.0080, 0.1752])
+
+    Reference:
+        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022;
+        Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        epsilon: float | Sequence[float] = 1.0,
+        *,
+        gamma: float = 2.0,
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+        label_smoothing: float = 0.0,
+        num_terms: int | None = None,
+    ) -> None:
+        super().__init__(epsilon, reduction=reduction, num_terms=num_terms)
+        polynomial.check_gamma(gamma)
+        check_ignore_index(ignore_index)
+        check_label_smoothing(label_smoothing)
+        self.register_buffer("weight", class_weight(weight), persistent=False)
+        self.gamma = float(gamma)
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+    def entries(self, input: Tensor, target: Tensor) -> Entries:
+        """Softmax log-probabilities and their weights, by the rules of :class:`torch.nn.CrossEntropyLoss`."""
+        return softmax_entries(
+            input,
+            target,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            precise=self.gamma != 0,
+        )

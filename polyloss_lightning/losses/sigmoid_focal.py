@@ -1,0 +1,92 @@
+"""Poly-1 sigmoid focal loss as a module."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from polyloss_lightning import polynomial
+from polyloss_lightning.functional.sigmoid_focal import check_alpha
+from polyloss_lightning.links import Entries, TargetFormat, check_ignore_index, sigmoid_focal_entries
+from polyloss_lightning.links.sigmoid import check_target_format
+from polyloss_lightning.losses.base import PolyLoss, weight_tensor
+from polyloss_lightning.reduction import Reduction
+
+
+class Poly1SigmoidFocalLoss(PolyLoss):
+    r"""Sigmoid focal loss of RetinaNet with the first coefficients of its expansion moved by ``epsilon``.
+
+    .. math:: \ell = \alpha_t (1-P_t)^\gamma \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big)
+
+    for targets of 0 and 1; for soft ones see :func:`~polyloss_lightning.functional.poly1_sigmoid_focal_loss`. At
+    epsilon 0 it is :func:`torchvision.ops.sigmoid_focal_loss`, for every alpha and gamma. The default of
+    ``reduction`` is ``"mean"``, as in torch; torchvision's is ``"none"``. For detection and for multi-label problems
+    where positives are rare.
+
+    Args:
+        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
+        alpha: weight of the positives in [0, 1], on every term; the negatives have ``1 - alpha``. -1 weighs neither.
+        gamma: focusing exponent, at least 0; fractions too have finite gradients.
+        weight: non-negative factor of each element, of a shape that broadcasts to the input; on every term.
+        ignore_index: elements with this target count for nothing, so ``target.masked_fill(~mask, -100)`` masks them;
+            for class indices all elements of the sample.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count.
+        target_format: ``"multi_hot"`` for one target an element, ``"class_index"`` for one class index a sample,
+            which is taken one-hot.
+        num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
+
+    Shape:
+        - input: any; for class indices ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``.
+        - target: probability of the positive for each element, shaped as the input; for class indices the shape of
+          the input without the class axis.
+        - output: a scalar, or for ``"none"`` the shape of the input.
+
+    Raises:
+        TypeError: if ``epsilon``, ``alpha``, ``gamma`` or ``weight`` is not numeric, or ``ignore_index`` no integer.
+        ValueError: if an option is out of its range.
+
+    Example:
+        >>> import torch
+        >>> loss = Poly1SigmoidFocalLoss(epsilon=-1.0, reduction="sum", target_format="class_index")
+        >>> loss(torch.tensor([[2.0, -1.0, -3.0], [0.5, 0.0, 1.0]]), torch.tensor([0, -100]))
+        tensor(0.0024)
+
+    Reference:
+        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022;
+        Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        epsilon: float | Sequence[float] = 1.0,
+        *,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+        target_format: TargetFormat = "multi_hot",
+        num_terms: int | None = None,
+    ) -> None:
+        super().__init__(epsilon, reduction=reduction, num_terms=num_terms)
+        check_ignore_index(ignore_index)
+        check_alpha(alpha)
+        polynomial.check_gamma(gamma)
+        check_target_format(target_format)
+        self.register_buffer("weight", weight_tensor(weight, "weight"), persistent=False)
+        self.alpha = float(alpha)
+        self.gamma = float(gamma)
+        self.ignore_index = ignore_index
+        self.target_format = target_format
+
+    def entries(self, input: Tensor, target: Tensor) -> Entries:
+        """The positive and the negative of each element, by the rules of ``torchvision.ops.sigmoid_focal_loss``."""
+        return sigmoid_focal_entries(
+            input,
+            target,
+            alpha=self.alpha,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            target_format=self.target_format,
+        )
