@@ -178,8 +178,11 @@ def _plot(arguments: list[str]) -> None:
     subcommands.add_subcommand("curves", curves, help="value, gradient and coefficients of Poly-1 losses")
     subcommands.add_subcommand("run", run, help="the figures of a run from what its PolynomialTermMonitor recorded")
     parsed = parser.parse_args(arguments)
-    chosen = {"curves": commands.curves, "run": commands.run}[parsed.subcommand]
-    chosen(**parsed[parsed.subcommand].as_dict())
+    options = parsed[parsed.subcommand].as_dict()
+    if parsed.subcommand == "curves":
+        commands.curves(**options)
+    else:
+        commands.run(**options)
 
 
 def _with_shipped_configs(arguments: list[str]) -> list[str]:

