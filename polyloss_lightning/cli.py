@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 try:
     from jsonargparse import ArgumentParser
+    from jsonargparse.typing import PositiveInt
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
     from rich.console import Console
 
@@ -57,6 +58,22 @@ class PolyLossCLI(LightningCLI):
             trainer_defaults={"callbacks": self._validations},
             **kwargs,
         )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options that neither Lightning nor the model has."""
+        parser.add_argument(
+            "--num_threads",
+            type=PositiveInt | None,
+            default=None,
+            help="Threads of torch on the CPU; null leaves the default. A small network is as fast with 1, and on a "
+            "busy machine many times faster.",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Set the number of threads before anything computes."""
+        num_threads = self._get(self.config, "num_threads")
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; a value that a constructor here refuses is an error of the command line."""

@@ -1,0 +1,114 @@
+"""What the loss override costs: per call of a torch function made under it, and as a share of a training step.
+
+A ``TorchFunctionMode`` is on the path of every torch function that is called while the step runs, whatever it replaces.
+Run as ``python benchmarks/interception.py``; one thread, best of several rounds, with and without taken in turns.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from polyloss_lightning import Poly1CrossEntropyLoss, override_losses
+
+ROUNDS = 7
+
+
+def best(
+    run: Callable[[], object], around: list[Callable[[], AbstractContextManager[object]]], calls: int
+) -> list[float]:
+    """Least seconds that a call takes in each of the contexts, in turns so that the machine is the same for all."""
+    least = [float("inf")] * len(around)
+    for _ in range(ROUNDS):
+        for index, context in enumerate(around):
+            with context():
+                run()
+                start = time.perf_counter()
+                for _ in range(calls):
+                    run()
+                least[index] = min(least[index], (time.perf_counter() - start) / calls)
+    return least
+
+
+def overridden() -> AbstractContextManager[object]:
+    """An override that warns of nothing: most of what is measured calls no loss."""
+    return override_losses(2.0)
+
+
+def torch_calls(step: Callable[[], object]) -> int:
+    """Number of torch functions that a step calls at the outermost level."""
+    counter = Counter()
+    with counter:
+        step()
+    return counter.calls
+
+
+class Counter(torch.overrides.TorchFunctionMode):
+    """Counts what an override has on its path."""
+
+    calls = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def per_call() -> None:
+    """Microseconds that an override adds to single calls."""
+    x, logits, target = torch.randn(4), torch.randn(8, 10, requires_grad=True), torch.randint(10, (8,))
+    calls = {
+        "x.shape (an attribute)": lambda: x.shape,
+        "torch.add(x, x) (C++)": lambda: torch.add(x, x),
+        "F.relu(x) (Python)": lambda: F.relu(x),
+    }
+    print(f"{'call':<44}{'without':>10}{'under it':>10}{'added':>10}   microseconds")
+    for name, call in calls.items():
+        with override_losses(on_nothing="warn") as override:
+            F.cross_entropy(logits, target)  # so that the block is not empty
+        plain, under = (1e6 * seconds for seconds in best(call, [nullcontext, override.replacing], calls=20_000))
+        print(f"{name:<44}{plain:>10.2f}{under:>10.2f}{under - plain:>10.2f}")
+    poly = Poly1CrossEntropyLoss(2.0)
+    (explicit,) = best(lambda: poly(logits, target), [nullcontext], calls=2_000)
+    for name, scope in {"F.cross_entropy, replaced": None, "F.cross_entropy, replaced, with a scope": ["0"]}.items():
+        model = nn.Sequential(nn.CrossEntropyLoss())
+        override = override_losses(2.0, scope=scope, module=model)
+        under = best(lambda model=model: model[0](logits, target), [override.replacing], calls=2_000)[0]
+        print(f"{name:<44}{1e6 * explicit:>10.2f}{1e6 * under:>10.2f}{1e6 * (under - explicit):>10.2f}")
+    print("(of the last two, `without` is Poly1CrossEntropyLoss itself)\n")
+
+
+def transformer_step() -> Callable[[], object]:
+    """Forward and backward of a 12-layer transformer of width 64."""
+    layer = nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True)
+    encoder, head = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False), nn.Linear(64, 10)
+    x, target = torch.randn(8, 16, 64), torch.randint(10, (8,))
+    return lambda: F.cross_entropy(head(encoder(x).mean(1)), target).backward()
+
+
+def resnet_step() -> Callable[[], object]:
+    """Forward and backward of a resnet18 on a batch of eight 32x32 images."""
+    model, x, target = torchvision.models.resnet18(num_classes=10), torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
+    return lambda: F.cross_entropy(model(x), target).backward()
+
+
+def per_step() -> None:
+    """Share of a training step (forward and backward) that an override takes."""
+    print(f"{'step':<44}{'without':>10}{'under it':>10}{'share':>10}{'calls':>8}   milliseconds")
+    for name, step in {
+        "resnet18, batch 8, 32x32": resnet_step(),
+        "transformer, 12 layers of width 64": transformer_step(),
+    }.items():
+        plain, under = best(step, [nullcontext, overridden], calls=10)
+        share = f"{100 * (under / plain - 1):.1f}%"
+        print(f"{name:<44}{1e3 * plain:>10.2f}{1e3 * under:>10.2f}{share:>10}{torch_calls(step):>8}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    per_call()
+    per_step()
