@@ -1,5 +1,7 @@
-"""Every check of the project: ``nox`` runs the default ones, ``nox --list`` names all, ``nox -s NAME -- ARGS`` passes ARGS on."""
+"""Every check: ``nox`` runs the default ones, ``nox --list`` names all, ``nox -s NAME -- ARGS`` passes ARGS on."""
 
+import itertools
+import zipfile
 from pathlib import Path
 
 import nox
@@ -36,11 +38,10 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def minimums(session: nox.Session) -> None:
     """The tests against the lowest versions that pyproject.toml admits."""
-    lowest = [
-        requirement.split("#")[0].replace(">=", "==")
-        for requirement in [*PROJECT["project"]["dependencies"], "torchvision>=0.21", "scikit-learn>=1.5"]
-    ]
-    session.install("-e", ".[all]", *group("test"), *lowest)
+    extras = itertools.chain.from_iterable(PROJECT["project"]["optional-dependencies"].values())
+    bounds = [*PROJECT["project"]["dependencies"], *extras, *group("test")]
+    lowest = [bound.replace(">=", "==") for bound in bounds if ">=" in bound and "mypy" not in bound]
+    session.install("-e", ".[all]", *lowest)
     session.run("pytest", *session.posargs, env=ENVIRONMENT)
 
 
@@ -61,6 +62,15 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the wheel, and check that the configs and the type marker are in it."""
+    """Build sdist and wheel, and check that the wheel holds the configs and the type marker."""
     session.install("build")
-    session.run("python", "-m", "build", "--outdir", session.create_tmp(), ".")
+    folder = session.create_tmp()
+    session.run("python", "-m", "build", "--outdir", folder, ".")
+    (wheel,) = Path(folder).glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        missing = {
+            "polyloss_lightning/py.typed",
+            "polyloss_lightning/configs/digits_longtail.yaml",
+        }.difference(archive.namelist())
+    if missing:
+        session.error(f"the wheel lacks {sorted(missing)}")

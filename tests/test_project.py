@@ -18,6 +18,33 @@ def test_ci_calls_the_test_command_of_the_readme():
     assert TEST_COMMAND in code_lines(".ci/run")
 
 
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_of_the_readme_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_yaml_of_the_readme_trains(text, tmp_path, monkeypatch):
+    from polyloss_lightning.cli import PolyLossCLI
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "readme.yaml").write_text(text)
+    options = ["--seed_everything=0", "--data=polyloss_lightning.data.DigitsDataModule", "--trainer.fast_dev_run=true"]
+    monkeypatch.setattr("sys.argv", ["polyloss", "fit", "--config", "readme.yaml", *options])
+    assert PolyLossCLI().trainer.global_step == 1
+
+
+def test_figures_of_the_readme_are_there():
+    figures = re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text())
+    assert figures
+    assert all((ROOT / figure).is_file() for figure in figures)
+
+
 def test_every_version_bound_has_a_reason():
     lines = (ROOT / "pyproject.toml").read_text().splitlines()
     bounds = [line for line in lines if re.search(r'"[a-z_.-]+(\[[a-z-]+\])?>=', line) and "nox" not in line]
