@@ -7,12 +7,13 @@ from torch import Tensor
 from polyloss_lightning.links import Entries
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
+_REDUCTIONS = get_args(Reduction)  # here, because torch.compile of torch 2.6 does not trace it
 
 
 def check_reduction(reduction: str) -> None:
     """Raise ``ValueError`` unless ``reduction`` is one of torch's three."""
-    if reduction not in get_args(Reduction):
-        raise ValueError(f"`reduction` must be one of {get_args(Reduction)}, got {reduction!r}")
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"`reduction` must be one of {_REDUCTIONS}, got {reduction!r}")
 
 
 def reduce(value: Tensor, entries: Entries, reduction: Reduction) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from polyloss_lightning.links.entries import Entries, check_ignore_index, drop_impossible, output_dtype
 
 TargetFormat: TypeAlias = Literal["multi_hot", "class_index"]
+_TARGET_FORMATS = get_args(TargetFormat)  # here, because torch.compile of torch 2.6 does not trace it
 
 
 def sigmoid_entries(
@@ -87,14 +88,15 @@ def sigmoid_focal_entries(
 
 def check_target_format(target_format: str) -> None:
     """Raise ``ValueError`` unless ``target_format`` is one that exists."""
-    if target_format not in get_args(TargetFormat):
-        raise ValueError(f"`target_format` must be one of {get_args(TargetFormat)}, got {target_format!r}")
+    if target_format not in _TARGET_FORMATS:
+        raise ValueError(f"`target_format` must be one of {_TARGET_FORMATS}, got {target_format!r}")
 
 
 def check_broadcast(name: str, weight: Tensor, input: Tensor) -> None:
     """Raise ``ValueError`` unless ``weight`` can be broadcast to the shape of ``input``."""
-    sizes = list(zip(reversed(weight.shape), reversed(input.shape), strict=False))
-    if weight.dim() > input.dim() or any(size not in (1, wanted) for size, wanted in sizes):
+    # Indices and not zip: torch.compile of torch 2.6 refuses a zip of unequal lengths.
+    fits = (weight.shape[-d] in (1, input.shape[-d]) for d in range(1, weight.dim() + 1))
+    if weight.dim() > input.dim() or not all(fits):
         raise ValueError(
             f"`{name}` must be broadcastable to `input` of shape {tuple(input.shape)}, got shape {tuple(weight.shape)}"
         )
