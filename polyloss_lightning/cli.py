@@ -96,13 +96,11 @@ class PolyLossCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Print the validation metrics of the best checkpoint, or of the last epoch, and what was written."""
-        checkpoint = self.trainer.checkpoint_callback
-        best = str(getattr(checkpoint, "best_model_path", ""))
-        metrics, when = self._validations.of(best)
+        metrics, when = self._validations.of_best(self.trainer)
         self._close(metrics, f"validation part, {when}")
         self._close(only_classes(self.trainer.callback_metrics, "train/"), "training part, last epoch")
         if self.trainer.is_global_zero:
-            _print_paths(self.trainer, best)
+            _print_paths(self.trainer)
 
     def after_validate(self) -> None:
         """Print the metrics of the validation part."""
@@ -119,27 +117,34 @@ class PolyLossCLI(LightningCLI):
 
 
 class _Validations(Callback):
-    """Remembers the metrics of each validation, so that the best one is told without running it again."""
+    """Remembers the metrics of the validation that the best checkpoint was saved after."""
 
     def __init__(self) -> None:
-        self._by_step: dict[int, dict[str, float]] = {}
+        self._latest: dict[str, float] = {}
+        self._at_best: dict[str, float] = {}
+        self._best: tuple[str, float] | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
-            metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val")}
-            self._by_step[trainer.global_step] = metrics
+            # Checkpoints are saved after this hook: one that is new by now was saved after the validation before.
+            self._note_best(trainer)
+            metrics = trainer.callback_metrics.items()
+            self._latest = {name: float(value) for name, value in metrics if name.startswith("val")}
 
-    def of(self, checkpoint_path: str) -> tuple[dict[str, float], str]:
-        """The metrics at ``checkpoint_path``, or the last ones if it holds none of these steps, and which they are."""
-        if checkpoint_path and Path(checkpoint_path).is_file():
-            step = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-            if step in self._by_step:
-                return self._by_step[step], f"best checkpoint (step {step})"
-        return list(self._by_step.values())[-1] if self._by_step else {}, "last epoch"
+    def of_best(self, trainer: Trainer) -> tuple[dict[str, float], str]:
+        """The metrics at the best checkpoint, or the last ones where none is best, and which they are."""
+        self._note_best(trainer)
+        return (self._latest, "last epoch") if self._best is None else (self._at_best, "best checkpoint")
+
+    def _note_best(self, trainer: Trainer) -> None:
+        path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+        if path and score is not None and self._best != (path, float(score)):
+            self._best, self._at_best = (path, float(score)), self._latest
 
 
-def _print_paths(trainer: Trainer, best: str) -> None:
-    written = {"checkpoint": best}
+def _print_paths(trainer: Trainer) -> None:
+    written = {"checkpoint": str(getattr(trainer.checkpoint_callback, "best_model_path", ""))}
     for logger in trainer.loggers:
         written[type(logger).__name__] = str(getattr(logger, "log_dir", None) or logger.save_dir or "")
     if trainer.log_dir:

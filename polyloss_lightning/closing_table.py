@@ -8,8 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from torch import Tensor
 
-# recall_3 and poly/pt_class/3 are values of class 3; term_3 and epsilon_3 are not.
-_OF_A_CLASS = re.compile(r"^(?P<name>.*?(?<!term)(?<!epsilon))(?:_class/|_)(?P<index>\d+)$")
+# val/recall_class/3 is a value of class 3; val/top_5 and val/poly/term_3 are not.
+_OF_A_CLASS = re.compile(r"^(?P<name>.+)_class/(?P<index>\d+)$")
 
 
 def closing_table(
@@ -18,13 +18,13 @@ def closing_table(
     """Lay out ``metrics`` as rich tables.
 
     Args:
-        metrics: name to scalar; names that end in a class index are gathered into a second table.
+        metrics: name to scalar; names that end in ``_class/`` and a class index are gathered into a second table.
         title: heading of the first table.
         class_counts: training samples of each class, shown above the metrics of the classes.
 
     Example:
         >>> from rich import print
-        >>> print(closing_table({"test/pt": 0.91234, "test/recall_0": 1.0, "test/recall_1": 0.5}, "test part"))
+        >>> print(closing_table({"test/pt": 0.91234, "test/recall_class/0": 1.0}, "test part"))
                   test part
         ┏━━━━━━━━━┳━━━━━━━━┓
         ┃ metric  ┃  value ┃
@@ -56,7 +56,10 @@ def closing_table(
         for index in classes:
             per_class.add_column(str(index), justify="right")
         if class_counts is not None:
-            per_class.add_row("training samples", *(str(class_counts[index]) for index in classes))
+            per_class.add_row(
+                "training samples",
+                *(str(c) for c in (class_counts[k] if k < len(class_counts) else "" for k in classes)),
+            )
         for name, values in by_class.items():
             per_class.add_row(name, *(f"{values[index]:.2f}" if index in values else "" for index in classes))
         tables.append(per_class)

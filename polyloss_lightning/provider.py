@@ -1,6 +1,7 @@
 """The mixin that gives a LightningModule its loss, and carries the loss through checkpoints."""
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
@@ -78,11 +79,13 @@ class LossProvider:
         """Write the loss's name, arguments and current epsilon into the checkpoint."""
         _call_if_defined(super(), "on_save_checkpoint", checkpoint)
         _save_loss(self, checkpoint)
+        self.__dict__["_hook_ran"] = True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Rebuild the loss, or restore its epsilon, from the checkpoint."""
         _call_if_defined(super(), "on_load_checkpoint", checkpoint)
         _load_loss(self, checkpoint)
+        self.__dict__["_hook_ran"] = True
 
 
 def _check_bases(cls: type) -> None:
@@ -109,8 +112,11 @@ def _followed_by(
 ) -> Callable[[Any, dict[str, Any]], None]:
     @functools.wraps(hook)
     def both(self: Any, checkpoint: dict[str, Any]) -> None:
+        self.__dict__["_hook_ran"] = False
         hook(self, checkpoint)
-        ours(self, checkpoint)
+        if not self.__dict__["_hook_ran"]:  # it did not call super()
+            ours(self, checkpoint)
+            self.__dict__["_hook_ran"] = True
 
     return both
 
@@ -127,10 +133,8 @@ def _save_loss(self: LossProvider, checkpoint: dict[str, Any]) -> None:
 
 def _load_loss(self: LossProvider, checkpoint: Mapping[str, Any]) -> None:
     state = checkpoint.get(CHECKPOINT_KEY)
-    # An override that does call super() comes here twice.
-    if state is None or state is self.__dict__.get("_loaded_state"):
+    if state is None:
         return
-    self.__dict__["_loaded_state"] = state
     if state["version"] > CHECKPOINT_VERSION:
         warnings.warn(
             f"The checkpoint's loss was saved in format {state['version']}, and this version of polyloss_lightning "
@@ -190,12 +194,18 @@ def _primitive(value: Any) -> Any:
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two descriptions are of one loss, wherever a schedule has brought its epsilon."""
-    mine, yours = one.get("arguments", {}), other.get("arguments", {})
-    return (
-        one["class"] == other["class"]
-        and mine.keys() == yours.keys()
-        and all(_equal(value, yours[name]) for name, value in mine.items())
-    )
+    if one["class"] != other["class"]:
+        return False
+    defaults = _defaults(one["class"])
+    mine, yours = ({**defaults, **description.get("arguments", {})} for description in (one, other))
+    return mine.keys() == yours.keys() and all(_equal(value, yours[name]) for name, value in mine.items())
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """What a loss of ours has for arguments that an older version, whose checkpoint it is, did not know."""
+    cls = _own_losses().get(name)
+    parameters = {} if cls is None else inspect.signature(cls).parameters
+    return {name: _primitive(parameter.default) for name, parameter in parameters.items()}
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -35,6 +35,12 @@ def test_fit_closes_with_a_table_and_the_paths_of_what_it_wrote(run):
     assert (folder / written["CSVLogger"] / "metrics.csv").is_file()
 
 
+def test_the_progress_bar_has_loss_and_epsilon(run):
+    _, result = run
+    assert "train/loss_step" in result.stdout
+    assert "poly/epsilon" in result.stdout
+
+
 def test_fit_warns_of_nothing(run):
     _, result = run
     assert "Warning" not in result.stderr + result.stdout
@@ -135,3 +141,15 @@ def test_names_and_paths_of_the_shipped_configs():
     assert resolve_config("folder/own.yaml") == "folder/own.yaml"
     with pytest.raises(ValueError, match="no config is named 'nothing'"):
         resolve_config("nothing")
+
+
+def test_the_table_is_that_of_the_best_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["--trainer.max_epochs=8", "--trainer.enable_progress_bar=false"]
+    monkeypatch.setattr("sys.argv", ["polyloss", "fit", "--config", "digits_longtail", *options])
+    main()
+    printed = capsys.readouterr().out
+    assert "validation part, best checkpoint" in printed
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    (row,) = [line for line in printed.splitlines() if "val/balanced_accuracy" in line]
+    assert float(row.split("│")[2]) == pytest.approx(float(checkpoint.stem.rpartition("=")[2]), abs=1e-3)

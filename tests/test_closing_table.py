@@ -7,8 +7,8 @@ from polyloss_lightning.closing_table import closing_table, only_classes
 METRICS = {
     "val/loss": 0.5,
     "val/poly/term_1": 0.25,
-    "val/recall_0": 1.0,
-    "val/recall_1": 0.5,
+    "val/recall_class/0": 1.0,
+    "val/recall_class/1": 0.5,
     "val/poly/pt_class/0": 0.75,
     "val/poly/pt_class/1": 0.125,
 }
@@ -35,8 +35,13 @@ def test_one_row_a_metric_and_one_column_a_class():
 
 
 def test_a_class_without_a_value_has_an_empty_cell():
-    metrics = {"a_0": 1.0, "a_1": 1.0, "b_1": 0.5}
-    assert [cells(line) for line in rows(metrics)] == [["a", "1.00", "1.00"], ["b", "", "0.50"]]
+    metrics = {"a_class/0": 1.0, "a_class/1": 1.0, "b_class/1": 0.5}
+    expected = [["training samples", "7", ""], ["a", "1.00", "1.00"], ["b", "", "0.50"]]
+    assert [cells(line) for line in rows(metrics, class_counts=[7])] == expected
+
+
+def test_a_number_at_the_end_of_a_name_is_no_class():
+    assert [cells(line) for line in rows({"val/top_5": 0.5}, class_counts=[7])] == [["val/top_5", "0.5"]]
 
 
 def test_without_classes_there_is_one_table():

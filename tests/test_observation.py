@@ -101,3 +101,12 @@ def test_the_sum_is_divided_by_one():
     assert isinstance(observation, Observation)
     assert observation.denominator == 1
     assert observe(entries, (1.0,), 0.0, None, "mean").denominator == 3
+
+
+def test_an_observed_loss_breaks_the_graph_and_says_so_under_fullgraph():
+    loss = Poly1CrossEntropyLoss()
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    input, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    with loss.register_observer(lambda observation: None), pytest.raises(torch._dynamo.exc.Unsupported):
+        compiled(input, target)
+    torch.testing.assert_close(compiled(input, target), loss(input, target))

@@ -194,6 +194,25 @@ def test_a_subclass_of_the_users_own_gets_its_epsilon_back(save):
     assert Net.load_from_checkpoint(path, loss_fn=Mine()).loss_fn.epsilon == 1.5
 
 
+def test_an_argument_that_the_checkpoint_does_not_know_has_its_default(save):
+    path = save(Net(loss_fn=annealed_loss()))
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint[CHECKPOINT_KEY]["loss_fn"]["arguments"]["num_terms"]
+    torch.save(checkpoint, path)
+    given = Poly1CrossEntropyLoss(epsilon=-1.0, weight=[1.0, 2.0, 0.5], label_smoothing=0.1)
+    assert Net.load_from_checkpoint(path, loss_fn=given).loss_fn.epsilon == 0.75
+
+
+@pytest.mark.parametrize("cls", [Net, HooksWithoutSuper, HooksWithSuper])
+def test_one_checkpoint_restores_as_often_as_it_is_loaded(cls):
+    net, checkpoint = cls(loss_fn=annealed_loss()), {}
+    net.on_save_checkpoint(checkpoint)
+    for _ in range(2):
+        net.loss_fn.epsilon = 0.0
+        net.on_load_checkpoint(checkpoint)
+        assert net.loss_fn.epsilon == 0.75
+
+
 def test_an_old_checkpoint_loads_strictly(save):
     path = save(Net(loss_fn=annealed_loss()))
     checkpoint = torch.load(path, weights_only=True)

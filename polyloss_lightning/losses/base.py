@@ -86,7 +86,8 @@ class PolyLoss(nn.Module, ABC):
         """Call ``observer`` with the :class:`~polyloss_lightning.observation.Observation` of every later call.
 
         Observers receive detached tensors, are neither copied nor pickled with the loss, and cost nothing where
-        there are none.
+        there are none. Under ``torch.compile`` the graph breaks at an observed loss, so ``fullgraph=True`` does not go
+        with one; and the tensors that it sees under ``torch.func`` do not outlive the transform.
 
         Returns:
             A handle; ``handle.remove()`` ends the observation, and it works as a context manager.
@@ -111,9 +112,13 @@ class PolyLoss(nn.Module, ABC):
             observer(observation)
 
     def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments, with the epsilon that the loss was built with."""
-        names = list(inspect.signature(type(self)).parameters)
-        arguments = {name: getattr(self, name) for name in names}
+        """The constructor's arguments, with the epsilon that the loss was built with.
+
+        They are read off attributes of the same names; a subclass that takes others and does not keep them is told
+        here without them.
+        """
+        names = inspect.signature(type(self)).parameters
+        arguments = {name: getattr(self, name) for name in names if hasattr(self, name)}
         epsilon = self._initial_epsilon
         arguments["epsilon"] = epsilon[0] if len(epsilon) == 1 else list(epsilon)
         return arguments
@@ -156,7 +161,9 @@ def weight_tensor(weight: Tensor | Sequence[float] | None, name: str) -> Tensor 
     if weight is None:
         return None
     try:
-        tensor = weight.detach().clone() if isinstance(weight, Tensor) else torch.tensor(weight, dtype=torch.float32)
+        # On the CPU also where modules are built on the meta device, whose buffers no checkpoint would fill.
+        given = weight if isinstance(weight, Tensor) else torch.tensor(weight, dtype=torch.float32, device="cpu")
+        tensor = given.detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"`{name}` must be None, a tensor or a sequence of numbers, got {weight!r}") from error
     if not tensor.is_floating_point():

@@ -21,7 +21,7 @@ class ClassificationMetrics(nn.Module):
         >>> metrics.update(torch.eye(3)[[0, 0, 1]] * 9, torch.tensor([0, 1, 1]))
         >>> {name: round(float(value), 3) for name, value in metrics.compute().items()}
         {'balanced_accuracy': 0.75, 'macro_f1': 0.667, 'cross_entropy': 3.0, 'pt': 0.667,
-         'recall_0': 1.0, 'recall_1': 0.5, 'recall_2': nan}
+         'recall_class/0': 1.0, 'recall_class/1': 0.5, 'recall_class/2': nan}
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -48,7 +48,7 @@ class ClassificationMetrics(nn.Module):
             "macro_f1": self.macro_f1.compute(),
             "cross_entropy": self.cross_entropy.compute(),
             "pt": self.pt.compute(),
-            **{f"recall_{k}": value for k, value in enumerate(recall)},
+            **{f"recall_class/{k}": value for k, value in enumerate(recall)},
         }
 
     def reset(self) -> None:

@@ -15,8 +15,8 @@ class ImageClassifier(LossProvider, LightningModule):
 
     It logs ``train/loss``, and for the validation (``val``) and the test part (``test``), exact over the whole part:
 
-    - ``{stage}/balanced_accuracy``, the mean of ``{stage}/recall_0``, ``{stage}/recall_1``, ... over the classes
-      that occur (recall of a class that does not occur is NaN), and ``{stage}/macro_f1``;
+    - ``{stage}/balanced_accuracy``, the mean of ``{stage}/recall_class/{k}`` over the classes k that occur
+      (recall of a class that does not occur is NaN), and ``{stage}/macro_f1``;
     - ``{stage}/cross_entropy``, free of epsilon, weights and smoothing, so that it can be compared between losses
       and while epsilon moves; ``{stage}/pt``, the mean probability of the target class;
     - ``{stage}/loss``, the training loss, as the mean over batches.

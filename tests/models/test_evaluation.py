@@ -30,7 +30,7 @@ def test_values_are_those_of_scikit_learn_and_torch_over_all_samples(seed, num_c
     values = computed(logits, target, [first_batch, 60 - first_batch])
     guess = logits.argmax(1)
     recall = sklearn_metrics.recall_score(target, guess, average=None)
-    assert [values[f"recall_{k}"] for k in range(num_classes)] == pytest.approx(recall.tolist(), abs=1e-6)
+    assert [values[f"recall_class/{k}"] for k in range(num_classes)] == pytest.approx(recall.tolist(), abs=1e-6)
     assert values["balanced_accuracy"] == pytest.approx(
         sklearn_metrics.balanced_accuracy_score(target, guess), abs=1e-6
     )
@@ -50,7 +50,7 @@ def test_equal_first_batches_of_different_metrics_stay_apart():
 
 def test_a_class_without_samples_enters_no_mean():
     values = computed(torch.eye(3)[[0, 2]], torch.tensor([0, 1]), [2])
-    assert math.isnan(values["recall_2"])
+    assert math.isnan(values["recall_class/2"])
     assert values["balanced_accuracy"] == 0.5
 
 

@@ -31,7 +31,16 @@ def trainer(path, **kwargs):
 
 
 def stage_names(stage):
-    names = ["loss", "balanced_accuracy", "macro_f1", "cross_entropy", "pt", "recall_0", "recall_1", "recall_2"]
+    names = [
+        "loss",
+        "balanced_accuracy",
+        "macro_f1",
+        "cross_entropy",
+        "pt",
+        "recall_class/0",
+        "recall_class/1",
+        "recall_class/2",
+    ]
     return {f"{stage}/{name}" for name in names}
 
 
@@ -60,7 +69,7 @@ def test_logged_values_are_exact_over_the_part(tmp_path):
     assert values["val/cross_entropy"] == pytest.approx(float(cross_entropy), rel=1e-5)
     assert values["val/loss"] == pytest.approx(float(cross_entropy + 2 * (1 - pt).mean()), rel=1e-5)
     assert values["val/pt"] == pytest.approx(float(pt.mean()), rel=1e-5)
-    assert [values[f"val/recall_{k}"] for k in range(3)] == pytest.approx(recall)
+    assert [values[f"val/recall_class/{k}"] for k in range(3)] == pytest.approx(recall)
     assert values["val/balanced_accuracy"] == pytest.approx(sum(recall) / 3)
 
 
