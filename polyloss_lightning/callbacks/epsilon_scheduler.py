@@ -1,22 +1,21 @@
 """Epsilon on a schedule."""
 
 from collections.abc import Sequence
-from numbers import Integral
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import lightning.pytorch as pl
-import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from polyloss_lightning import polynomial
-from polyloss_lightning.callbacks.progress import Interval, Window, position, run_length
+from polyloss_lightning.callbacks.namespaces import Callback
+from polyloss_lightning.callbacks.progress import Interval
+from polyloss_lightning.callbacks.schedule_clock import ScheduleClock, log_epsilon
 from polyloss_lightning.losses import PolyLoss
 from polyloss_lightning.schedules import Schedule
 from polyloss_lightning.schedules.base import Value
 
 
-class EpsilonScheduler(pl.Callback):
+class EpsilonScheduler(Callback):
     r"""Moves the epsilon of the losses of a module along a schedule, as a pure function of the run's progress.
 
     With ``total`` units in the run (optimizer steps, or epochs), those from ``begin`` up to, not including, ``end``
@@ -81,17 +80,13 @@ class EpsilonScheduler(pl.Callback):
         prog_bar: bool = False,
     ) -> None:
         super().__init__()
-        _check(schedule, interval, total)
-        self.schedule = schedule
-        self.interval: Interval = interval
-        self.window = Window(begin, end)
+        self._clock = ScheduleClock(schedule, interval, begin, end, total)
+        self.schedule, self.interval, self.window, self.total = schedule, interval, self._clock.window, total
         self.loss = (loss,) if isinstance(loss, str) else None if loss is None else tuple(loss)
         if self.loss == ():
             raise ValueError("`loss` must be None (every loss of the module) or at least one path, got none")
-        self.total = total
         self.log_epsilon = log_epsilon
         self.prog_bar = prog_bar
-        self._length: int | None = None
         self._paths: tuple[str, ...] = ()
         self._names: tuple[str, ...] = ()
 
@@ -103,11 +98,11 @@ class EpsilonScheduler(pl.Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"version": 1, "interval": self.interval, "length": self._length}
+        return self._clock.state_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._length = state_dict["length"] if state_dict["interval"] == self.interval else None
+        self._clock.load_state_dict(state_dict)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -116,7 +111,7 @@ class EpsilonScheduler(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._find_losses(trainer, pl_module)
-        self._find_length(trainer)
+        self._clock.find_length(trainer, "EpsilonScheduler")
         self._move(trainer, pl_module)
 
     @override
@@ -124,25 +119,15 @@ class EpsilonScheduler(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         epsilon = self._move(trainer, pl_module)  # not at the start of an epoch: a resume in mid-epoch has none
-        # Lightning's own log costs more than all the rest here: it is called where its value goes somewhere.
-        due = self.prog_bar or trainer.fast_dev_run or trainer._logger_connector.should_update_logs  # type: ignore[attr-defined]
-        if not due or not self.log_epsilon or trainer.barebones:
-            return
-        entries = {"": epsilon} if isinstance(epsilon, float) else {f"_{j}": e for j, e in enumerate(epsilon, start=1)}
-        for name in self._names:
-            for suffix, entry in entries.items():
-                # A tensor on the CPU stays there: Lightning copies a float to the device, and waits for it.
-                value = torch.tensor(entry, dtype=torch.float64)
-                pl_module.log(name + suffix, value, self.prog_bar, on_step=True, on_epoch=False, batch_size=1)
+        if self.log_epsilon:
+            for name in self._names:
+                log_epsilon(trainer, name, epsilon, prog_bar=self.prog_bar)
 
     def _move(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Value:
-        epsilon = self._epsilon(position(trainer, self.interval), self._length)
+        epsilon = self._clock.value(trainer)
         for path in self._paths:
             cast(PolyLoss, pl_module.get_submodule(path)).epsilon = epsilon
         return epsilon
-
-    def _epsilon(self, unit: int, length: int | None) -> Value:
-        return self.schedule(self.window.t(unit, length))
 
     def _select(self, pl_module: pl.LightningModule) -> dict[PolyLoss, str]:
         """The losses to move, and their paths."""
@@ -180,44 +165,6 @@ class EpsilonScheduler(pl.Callback):
             else tuple(f"poly/{_without_wrappers(path)}/epsilon" for path in self._paths)
         )
 
-    def _find_length(self, trainer: pl.Trainer) -> None:
-        if not self.window.needs_total:
-            return
-        length = self.total or run_length(trainer, self.interval)
-        if length is None:
-            raise ValueError(
-                f"the Trainer cannot tell how many {self.interval}s this run will have "
-                f"(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}, {trainer.num_training_batches} "
-                "training batches an epoch, "
-                f"automatic_optimization={trainer.lightning_module.automatic_optimization}): give "
-                "EpsilonScheduler(total=...), or `begin` and `end` as counts"
-            )
-        old, self._length = self._length, length
-        unit = position(trainer, self.interval)
-        begin, end = self.window.units(length)
-        if old is not None and old != length and unit > 0:
-            rank_zero_warn(
-                f"This run is {length} {self.interval}s long, and the one that it goes on from was {old}. The schedule "
-                f"follows the new length: epsilon goes on at {self._epsilon(unit, length)} where it would have been "
-                f"{self._epsilon(unit, old)}, and reaches its end in {self.interval} {end - 1} instead of "
-                f"{self.window.units(old)[1] - 1}. EpsilonScheduler(total={old}) keeps the old pace."
-            )
-        moves = begin < min(end, length)
-        if not moves and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            rank_zero_warn(
-                f"The window of the schedule, {self.interval}s {begin} to {end - 1}, is empty or past the end of this "
-                f"run of {length}: epsilon does not move along it."
-            )
-
 
 def _without_wrappers(path: str) -> str:
     return ".".join(part for part in path.split(".") if part != "_orig_mod")
-
-
-def _check(schedule: object, interval: object, total: object) -> None:
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"`schedule` must be a Schedule, got {schedule!r} ({type(schedule).__name__})")
-    if interval not in get_args(Interval):
-        raise ValueError(f"`interval` must be one of {get_args(Interval)}, got {interval!r}")
-    if total is not None and (isinstance(total, bool) or not isinstance(total, Integral) or total < 1):
-        raise ValueError(f"`total` must be None or an integer of at least 1, got {total!r}")

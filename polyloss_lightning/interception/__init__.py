@@ -1,0 +1,8 @@
+"""Replacing torch's own loss functions while a block runs: for plain loops and Fabric; needs nothing but torch."""
+
+from polyloss_lightning.interception.call_sites import CallSite
+from polyloss_lightning.interception.functions import LossName
+from polyloss_lightning.interception.mode import Elementwise, LossOverrideError
+from polyloss_lightning.interception.override import LossOverride, OnNothing, override_losses
+
+__all__ = ["CallSite", "Elementwise", "LossName", "LossOverride", "LossOverrideError", "OnNothing", "override_losses"]

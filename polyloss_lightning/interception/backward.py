@@ -1,0 +1,30 @@
+"""Backward passes, in which activation checkpointing computes losses again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+_skip_one_hop: Callable[..., Any] | None = getattr(torch._C, "_skip_one_hop_torch_function", None)
+
+# Functions of torch, and as such run without the mode that sees them: the losses in them would not be replaced.
+BACKWARD_PASSES: frozenset[Callable[..., Any]] = frozenset(
+    [torch.Tensor.backward]
+    if _skip_one_hop is None
+    else [torch.Tensor.backward, torch.autograd.backward, torch.autograd.grad]
+)
+
+
+def run_in(
+    mode: TorchFunctionMode, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run one of :data:`BACKWARD_PASSES` in the mode that has intercepted it."""
+    with mode:
+        if _skip_one_hop is not None:
+            return _skip_one_hop(func, types, args, kwargs)
+        # What Tensor.backward is in a torch without that function; it is intercepted no more.
+        tensor, gradient, *others = (*args, *[None] * 5)[:5]
+        gradient, inputs = kwargs.get("gradient", gradient), kwargs.get("inputs", others[2])
+        retain_graph, create_graph = kwargs.get("retain_graph", others[0]), kwargs.get("create_graph", others[1])
+        return torch.autograd.backward(tensor, gradient, retain_graph, bool(create_graph), inputs=inputs)

@@ -1,0 +1,114 @@
+"""Where a loss was called: for messages, and for the table of what was replaced."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+
+_HERE = __name__.rpartition(".")[0]
+_FOCAL = ("torchvision.ops.focal_loss", "sigmoid_focal_loss")
+
+
+@dataclass
+class CallSite:
+    """One place in somebody's code that calls one of torch's loss functions.
+
+    Attributes:
+        function: name of the function.
+        reduction: its reduction in that place.
+        location: file and line.
+        replaced: whether the loss was replaced there.
+        reason: why not; empty where it was replaced.
+        shape: shape of the logits in the latest call.
+        calls: number of calls seen; a compiled region counts each of its runs once.
+    """
+
+    function: str
+    reduction: str
+    location: str
+    replaced: bool
+    reason: str = ""
+    shape: tuple[int, ...] = ()
+    calls: int = 0
+
+
+def caller() -> FrameType:
+    """The innermost frame that is neither torch's nor of this room: whoever called torch."""
+    frame = sys._getframe(1)
+    while _is_machinery(frame) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+def in_sigmoid_focal_loss(frame: FrameType) -> bool:
+    """Whether ``frame`` is torchvision's ``sigmoid_focal_loss``."""
+    module, function = _FOCAL
+    # torch.compile names what it goes on with after a graph break after the function that it broke.
+    return frame.f_globals.get("__name__") == module and function in frame.f_code.co_name
+
+
+def stack(frame: FrameType) -> Iterator[FrameType]:
+    """``frame`` and the frames that it was called from, innermost first."""
+    current: FrameType | None = frame
+    while current is not None:
+        yield current
+        current = current.f_back
+
+
+def location(frame: FrameType) -> str:
+    """File and line of the innermost frame that is not of torchvision's focal loss."""
+    while in_sigmoid_focal_loss(frame) and frame.f_back is not None:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+# Run once, while a graph is traced: within one piece of code it is always the same.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def traced_caller() -> tuple[bool, str]:
+    """In code that is being traced: whether torchvision's focal loss is the caller, and the file and line."""
+    from torch._guards import TracingContext  # there is no public way to the code being traced
+
+    focal = False
+    for summary in reversed(TracingContext.extract_stack()):
+        path = summary.filename.replace(os.sep, "/")
+        if "/torch/" in path or f"/{_HERE.replace('.', '/')}/" in path:
+            continue
+        if path.endswith(f"/{_FOCAL[0].replace('.', '/')}.py") and summary.name == _FOCAL[1]:
+            focal = True
+            continue
+        return focal, f"{summary.filename}:{summary.lineno}"
+    # Nothing but torch's own code is being traced, so its caller runs as plain Python.
+    frame = caller()
+    return focal or in_sigmoid_focal_loss(frame), location(frame)
+
+
+def table(sites: Iterable[CallSite]) -> str:
+    """The call sites as an aligned text table.
+
+    Example:
+        >>> print(table([CallSite("cross_entropy", "mean", "/app/model.py:31", True, shape=(8, 10), calls=1)]))
+        function       reduction  shape    called from       replaced
+        cross_entropy  mean       (8, 10)  /app/model.py:31  yes
+    """
+    rows = [("function", "reduction", "shape", "called from", "replaced")]
+    for site in sites:
+        replaced = "yes" if site.replaced else f"no: {site.reason}"
+        rows.append((site.function, site.reduction, str(site.shape), _short(site.location), replaced))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _short(location: str) -> str:
+    """``location`` without the part of the path that says nothing: the working directory or site-packages."""
+    for prefix in [*sys.path, os.getcwd()]:
+        if prefix and location.startswith(prefix.rstrip(os.sep) + os.sep):
+            return location[len(prefix.rstrip(os.sep)) + 1 :]
+    return location
+
+
+def _is_machinery(frame: FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] in ("torch", "contextlib") or module.startswith(_HERE)

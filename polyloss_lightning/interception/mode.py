@@ -1,0 +1,242 @@
+"""The mode that sees torch's calls, and what it does with a loss."""
+
+import contextlib
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.nn import _reduction
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
+
+from polyloss_lightning import polynomial
+from polyloss_lightning.interception import call_sites
+from polyloss_lightning.interception.backward import BACKWARD_PASSES, run_in
+from polyloss_lightning.interception.call_sites import CallSite
+from polyloss_lightning.interception.functions import LOSS_FUNCTIONS, Call, LossFunction, LossName
+from polyloss_lightning.interception.scope import Scope
+from polyloss_lightning.links import sigmoid_focal_entries
+from polyloss_lightning.observation import Observer, observe
+from polyloss_lightning.reduction import Reduction, reduce
+
+Elementwise: TypeAlias = Literal["error", "apply", "skip"]
+
+_WATCHED: dict[Callable[..., Any], LossFunction | None] = {**LOSS_FUNCTIONS, **dict.fromkeys(BACKWARD_PASSES)}
+_NOT_SELECTED = "not in losses"
+_SKIPPED = "elementwise='skip'"
+
+
+class LossOverrideError(RuntimeError):
+    """A loss that cannot be replaced safely, or none that was."""
+
+
+class LossMode(TorchFunctionMode):
+    """Replaces the losses that are called while it is entered, in the thread that entered it.
+
+    It is on the path of every torch function, so :meth:`__torch_function__` does next to nothing for the others.
+    Traced by ``torch.compile``, a replaced loss is part of the graph; what can only be decided by looking at the
+    Python stack (a scope, an observer, a loss without a gradient) breaks the graph there.
+
+    Args:
+        losses: names of the functions to replace.
+        scope: the modules inside of which they are replaced; None is everywhere.
+        elementwise: what to do with a loss of reduction ``"none"``.
+
+    Attributes:
+        epsilon: the perturbations in force.
+        replacing: replace losses; otherwise they are only observed.
+        trains: whether gradients are on in the block.
+    """
+
+    def __init__(self, losses: tuple[LossName, ...], scope: Scope | None, elementwise: Elementwise) -> None:
+        super().__init__()
+        self.losses = losses
+        self.scope = scope
+        self.elementwise = elementwise
+        self.epsilon: tuple[float, ...] = (1.0,)
+        self.replacing = True
+        self.trains = True
+        self.observers: OrderedDict[int, tuple[str, Observer]] = OrderedDict()
+        self.sites: dict[tuple[str, ...], CallSite] = {}
+        self.traced = _Traced()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Let everything pass but the losses."""
+        if func not in _WATCHED:
+            return func(*args, **kwargs) if kwargs else func(*args)
+        kwargs = kwargs or {}
+        function = _WATCHED[func]
+        if function is None:
+            return run_in(self, func, types, args, kwargs)
+        if torch.compiler.is_compiling():
+            return self._in_graph(func, function, args, kwargs)
+        loss = self._by_stack(function, args, kwargs)
+        return func(*args, **kwargs) if loss is None else loss
+
+    # Disabled: only a frame that runs as plain Python can be asked who called it.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _by_stack(self, function: LossFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+        """The loss that takes the place of the call's own, or None if that stays."""
+        frame = call_sites.caller()
+        call = function.bind(*args, **kwargs)
+        name, reduction = function.name, call.reduction
+        focal: Mapping[str, Any] | None = None
+        if name == "binary_cross_entropy_with_logits" and call_sites.in_sigmoid_focal_loss(frame):
+            name, focal = "sigmoid_focal_loss", frame.f_locals
+            reduction = focal["reduction"]
+        where = call_sites.location(frame)
+        why_not = self._why_not(name)
+        if not why_not and focal is None and reduction == "none":
+            why_not = self._why_not_elementwise(name, where)
+        # What activation checkpointing runs again in the backward pass was seen in the forward pass.
+        seen = torch._C._current_graph_task_id() != -1
+        if self.replacing and not seen:
+            self._note(CallSite(name, reduction, where, not why_not, why_not), tuple(call.arguments["input"].shape))
+        if why_not:
+            return None
+        if self.replacing and self._in_no_grad():
+            _refuse_reentrant_checkpoint(name, where)
+        if self.observers and not seen:
+            self._notify(name, function, call, reduction, focal)
+        return self.loss(function, call) if self.replacing else None
+
+    def _in_graph(
+        self, func: Callable[..., Any], function: LossFunction, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The same for code that is being traced: what it asks for is the same in every run of the graph."""
+        focal, where = call_sites.traced_caller()
+        call = function.bind(*args, **kwargs)
+        name: LossName = function.name
+        if focal and name == "binary_cross_entropy_with_logits":
+            name = "sigmoid_focal_loss"
+        why_not = "" if name in self.losses else _NOT_SELECTED
+        needs_stack = self.scope is not None or not self.replacing or self.observers or self._in_no_grad()
+        if not why_not and call.reduction == "none" and name != "sigmoid_focal_loss":
+            if self.elementwise == "apply" and self.replacing:
+                _refuse_elementwise_in_graph(name, where)
+            needs_stack = needs_stack or self.elementwise == "error"
+            why_not = _SKIPPED
+        if needs_stack and why_not != _NOT_SELECTED:
+            loss = self._by_stack(function, args, kwargs)
+            return func(*args, **kwargs) if loss is None else loss
+        if self.replacing:
+            # An attribute with a constant name: it is set in every run of the graph, and recompiles nothing.
+            site = _as_attribute(name, call.reduction, where, why_not)
+            setattr(self.traced, site, tuple(call.arguments["input"].shape))
+        if not why_not:
+            return self.loss(function, call)
+        if function.name == "binary_cross_entropy_with_logits":
+            # Not the function itself: run by the backend "eager", it would come by here again, out of its context.
+            logits, target = call.arguments["input"], call.arguments["target"]
+            weight, pos_weight = call.arguments["weight"], call.arguments["pos_weight"]
+            reduction = _reduction.get_enum(call.reduction)
+            return torch.binary_cross_entropy_with_logits(logits, target, weight, pos_weight, reduction)
+        return func(*args, **kwargs)
+
+    def loss(self, function: LossFunction, call: Call) -> Tensor:
+        """The replaced loss; calls nothing that a mode around this one replaces, so that epsilon is applied once."""
+        entries = function.entries(**call.arguments)
+        return reduce(polynomial.value(entries.log_p, self.epsilon), entries, cast(Reduction, call.reduction))
+
+    def _in_no_grad(self) -> bool:
+        """Whether gradients are off here, and are on in the block: as in reentrant activation checkpointing."""
+        return self.trains and not torch.is_grad_enabled()
+
+    def _why_not(self, name: LossName) -> str:
+        if name not in self.losses:
+            return _NOT_SELECTED
+        if self.scope is not None and not self.scope.running():
+            return "outside of scope"
+        return ""
+
+    def _why_not_elementwise(self, name: LossName, where: str) -> str:
+        if self.elementwise == "error" and self.replacing:
+            raise LossOverrideError(
+                f"{where} calls {name} with reduction='none'. What follows is not visible from here: a mask or a mean "
+                "is fine, but a focal loss that computes pt = exp(-ce) would be corrupted. Say which it is by "
+                "elementwise='apply' (replace it) or elementwise='skip' (leave it as it is), or leave it out by "
+                "`losses` or `scope`"
+            )
+        return "" if self.elementwise == "apply" else _SKIPPED
+
+    def _notify(
+        self, name: LossName, function: LossFunction, call: Call, reduction: str, focal: Mapping[str, Any] | None
+    ) -> None:
+        with torch.no_grad():
+            if focal is None:
+                entries, gamma = function.entries(**call.arguments), 0.0
+            else:
+                logits, target = call.arguments["input"], call.arguments["target"]
+                entries, gamma = sigmoid_focal_entries(logits, target, alpha=focal["alpha"]), float(focal["gamma"])
+            observation = observe(entries, self.epsilon, gamma, None, cast(Reduction, reduction))
+            for observed, observer in list(self.observers.values()):
+                if observed == name:
+                    observer(observation)
+
+    def _note(self, site: CallSite, shape: tuple[int, ...]) -> None:
+        site = self.sites.setdefault((site.function, site.reduction, site.location, site.reason), site)
+        site.shape = shape
+        site.calls += 1
+
+    def call_sites(self) -> list[CallSite]:
+        """The call sites seen so far, those in compiled code too."""
+        traced, self.traced = self.traced, _Traced()
+        for key, shape in vars(traced).items():
+            name, reduction, where, why_not = _from_attribute(key)
+            self._note(CallSite(name, reduction, where, not why_not, why_not), shape)
+        # The code of a graph is what the backend "eager" runs; what it holds was noted when it was traced.
+        return [site for site in self.sites.values() if not site.location.startswith("<eval_with_key>")]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "observers": OrderedDict()}
+
+
+class _Traced:
+    """Call sites inside of compiled code, one attribute each: its name is the site, its value the latest shape."""
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _as_attribute(*site: str) -> str:
+    return "_" + "\n".join(site).encode().hex()
+
+
+def _from_attribute(attribute: str) -> list[str]:
+    return bytes.fromhex(attribute[1:]).decode().split("\n")
+
+
+def _refuse_reentrant_checkpoint(name: str, where: str) -> None:
+    forward = CheckpointFunction.forward.__code__
+    if any(above.f_code is forward for above in call_sites.stack(sys._getframe())):
+        raise LossOverrideError(
+            f"{where} calls {name} inside of reentrant activation checkpointing, which computes the loss again in the "
+            "backward pass, where it is not replaced: call torch.utils.checkpoint.checkpoint with use_reentrant=False"
+        )
+
+
+# Raised while the graph is traced: a graph break would only hide it.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _refuse_elementwise_in_graph(name: str, where: str) -> None:
+    raise LossOverrideError(
+        f"{where} calls {name} with reduction='none' in compiled code, where elementwise='apply' cannot see whether a "
+        "focal loss computes pt = exp(-ce) from it: leave this part uncompiled, or set elementwise='skip'"
+    )
+
+
+def skip_as_frame(function: Callable[..., Any]) -> None:
+    """Have torch.compile trace ``function`` where it is inlined into a graph, and never on its own.
+
+    Between two graphs code runs as plain Python, and torch.compile would compile a ``__torch_function__`` that is
+    called there once for every torch function.
+    """
+    with contextlib.suppress(ImportError):
+        from torch._dynamo.decorators import skip_code  # type: ignore[attr-defined]
+
+        skip_code(function.__code__)
+
+
+skip_as_frame(LossMode.__torch_function__)

@@ -1,0 +1,74 @@
+"""Which modules of a model a replacement is limited to."""
+
+import fnmatch
+import sys
+from collections.abc import Iterable, Sequence
+from types import CodeType
+
+from torch import nn
+
+from polyloss_lightning.interception.call_sites import stack
+
+
+class Scope:
+    """Module paths, or globs of them; what runs inside one of these modules is in the scope.
+
+    "Inside" is read off the Python stack: a call is in the scope if a method of such a module, called in whatever
+    way, is running. So no hook is put on anybody's module.
+
+    Args:
+        patterns: paths as ``named_modules`` gives them, ``*`` and ``?`` stand for any characters.
+
+    Raises:
+        TypeError: if ``patterns`` is not a sequence of strings.
+        ValueError: if it is empty.
+    """
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+            raise TypeError(f"`scope` must be None or a list of module paths or globs, got {patterns!r}")
+        if not patterns:
+            raise ValueError("`scope` must name at least one module path, got an empty list")
+        self.patterns = tuple(patterns)
+        self._inside: dict[int, str] = {}
+
+    def resolve(self, module: nn.Module) -> None:
+        """Find the modules of ``module`` that the patterns name.
+
+        Raises:
+            ValueError: if a pattern names none.
+        """
+        paths = {without_wrappers(path): part for path, part in module.named_modules(remove_duplicate=False)}
+        self._inside = {}
+        for pattern in self.patterns:
+            matches = fnmatch.filter(paths, pattern)
+            if not matches:
+                raise ValueError(f"`scope` {pattern!r} names no module of {type(module).__name__}: {_some(paths)}")
+            self._inside |= {id(paths[path]): path for path in matches}
+
+    def running(self) -> bool:
+        """Whether a method of a module in the scope is running."""
+        for frame in stack(sys._getframe()):
+            code = frame.f_code
+            if code.co_argcount and id(frame.f_locals.get(_self_name(code))) in self._inside:
+                return True
+        return False
+
+    def __str__(self) -> str:
+        return ", ".join(self.patterns)
+
+
+def _self_name(code: CodeType) -> str:
+    # What torch.compile goes on with after a graph break is a function of its own making, with its own arguments.
+    return "self" if code.co_name.startswith("torch_dynamo_resume") else code.co_varnames[0]
+
+
+def without_wrappers(path: str) -> str:
+    """``path`` as it is in the user's code, without the levels that ``torch.compile`` puts in."""
+    return ".".join(part for part in path.split(".") if part != "_orig_mod")
+
+
+def _some(paths: Iterable[str], limit: int = 12) -> str:
+    """The paths nearest to the root."""
+    shown = sorted(filter(None, paths), key=lambda path: (path.count("."), path))
+    return "it has " + ", ".join(map(repr, shown[:limit])) + (", ..." if len(shown) > limit else "")
