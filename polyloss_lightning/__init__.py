@@ -1,6 +1,6 @@
 """PolyLoss for PyTorch Lightning: Poly-1 losses, their terms as metrics, and epsilon on a schedule."""
 
-from polyloss_lightning.callbacks import PolyLossOverride, PolynomialTermMonitor
+from polyloss_lightning.callbacks import EpsilonScheduler, PolyLossOverride, PolynomialTermMonitor
 from polyloss_lightning.functional import (
     poly1_binary_cross_entropy_with_logits,
     poly1_cross_entropy,
@@ -19,6 +19,7 @@ from polyloss_lightning.metrics import PolynomialTerms
 from polyloss_lightning.provider import LossProvider
 
 __all__ = [
+    "EpsilonScheduler",
     "LossProvider",
     "Poly1BCEWithLogitsLoss",
     "Poly1CrossEntropyLoss",

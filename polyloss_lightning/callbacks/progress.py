@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal
 
 import lightning.pytorch as pl
@@ -31,10 +32,10 @@ class Window:
     end: int | float | None = None
 
     def __post_init__(self) -> None:
-        _check_bound("begin", self.begin)
+        object.__setattr__(self, "begin", _as_bound("begin", self.begin))
         if self.end is None:
             return
-        _check_bound("end", self.end)
+        object.__setattr__(self, "end", _as_bound("end", self.end))
         counts = isinstance(self.begin, int) and isinstance(self.end, int)
         if counts and self.end - self.begin < 2:
             raise ValueError(
@@ -99,13 +100,17 @@ def _finite(length: float) -> int | None:
     return int(length) if 0 < length < math.inf else None
 
 
-def _check_bound(name: str, bound: object) -> None:
-    if isinstance(bound, bool) or not isinstance(bound, int | float):
+def _as_bound(name: str, bound: object) -> int | float:
+    if isinstance(bound, bool) or not isinstance(bound, Real):
         raise TypeError(f"`{name}` must be a fraction (float) or a count (int), got {bound!r} ({type(bound).__name__})")
-    if isinstance(bound, float) and not 0 <= bound <= 1:
+    if isinstance(bound, Integral):
+        if bound < 0:
+            raise ValueError(f"`{name}` as a count must be at least 0, got {bound!r}")
+        return int(bound)
+    fraction = float(bound)
+    if not 0 <= fraction <= 1:
         raise ValueError(f"`{name}` as a fraction of the run must be in [0, 1], got {bound!r}; a count is an int")
-    if isinstance(bound, int) and bound < 0:
-        raise ValueError(f"`{name}` as a count must be at least 0, got {bound!r}")
+    return fraction
 
 
 def _count(bound: int | float, total: int | None) -> int:

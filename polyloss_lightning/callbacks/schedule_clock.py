@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from polyloss_lightning.callbacks.progress import Interval, Window, position, run_length
 from polyloss_lightning.schedules import Schedule
 from polyloss_lightning.schedules.base import Value
+from polyloss_lightning.schedules.values import as_value
 
 
 @dataclass
@@ -82,7 +83,8 @@ class ScheduleClock:
         return self._value(position(trainer, self.interval), self.length)
 
     def _value(self, unit: int, length: int | None) -> Value:
-        return self.schedule(self.window.t(unit, length))
+        # A schedule of the user's own may give what YAML and NumPy have for numbers.
+        return as_value("schedule(t)", self.schedule(self.window.t(unit, length)))
 
     def state_dict(self) -> dict[str, Any]:
         """The length of the run, so that a run that goes on from this one can say that it is another."""

@@ -7,9 +7,16 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.utils.data import IterableDataset
 
 from polyloss_lightning.callbacks import EpsilonScheduler
-from polyloss_lightning.schedules import ConstantSchedule, LinearSchedule
+from polyloss_lightning.schedules import ConstantSchedule, LinearSchedule, Schedule
 
 UP = LinearSchedule(0.0, 1.0)  # its value is t
+
+
+class Stairs(Schedule):
+    """Somebody's own schedule, which gives whole numbers."""
+
+    def value_at(self, t):
+        return int(3 * t)
 
 
 class Stream(IterableDataset):
@@ -212,3 +219,8 @@ def test_its_state_is_of_primitives(fit):
 def test_bad_arguments_are_errors_at_construction(arguments, error, match):
     with pytest.raises(error, match=match):
         EpsilonScheduler(**{"schedule": ConstantSchedule(1.0), **arguments})
+
+
+def test_a_schedule_of_ones_own_may_give_whole_numbers(fit):
+    module = fit(EpsilonScheduler(Stairs()), max_epochs=1, log_every_n_steps=1)
+    assert module.seen == [0.0, 1.0, 2.0, 3.0]

@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,3 +60,7 @@ def test_a_count_and_a_fraction_go_together():
 def test_a_window_out_of_range_is_an_error_that_says_so(bounds, error, match):
     with pytest.raises(error, match=match):
         Window(*bounds)
+
+
+def test_numbers_of_numpy_are_counts_and_fractions():
+    assert Window(numpy.int64(1), numpy.float32(0.5)) == Window(1, 0.5)
