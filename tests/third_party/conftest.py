@@ -42,10 +42,11 @@ def cross_entropy_by_hand(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """Poly-1 cross-entropy by its definition in float64, with torch's arguments."""
-    p = input.double().movedim(1, -1).softmax(-1)
+    x = input.double().movedim(1, -1)
+    nll, p = x.logsumexp(-1, keepdim=True) - x, x.softmax(-1)
     classes = p.shape[-1]
     weights = p.new_ones(classes) if weight is None else weight.double()
-    value = weights * (-p.log() + EPSILON * (1 - p))
+    value = weights * (nll + EPSILON * (1 - p))
     if target.is_floating_point():
         q, norm = target.double().movedim(1, -1), target.numel() / classes
     else:
@@ -66,9 +67,10 @@ def binary_by_hand(
     pos_weight: Any = None,
 ) -> Tensor:
     """Poly-1 binary cross-entropy by its definition in float64, with torch's arguments."""
-    p, q = input.double().sigmoid(), target.double()
-    positive = (1 if pos_weight is None else pos_weight) * q * (-p.log() + EPSILON * (1 - p))
-    loss = (1 if weight is None else weight) * (positive + (1 - q) * (-(1 - p).log() + EPSILON * p))
+    x, q, zero = input.double(), target.double(), torch.zeros((), dtype=torch.float64)
+    # log(1 + exp(x)): log(1 - sigmoid(x)) is -inf from x = 37 on, and untrained detectors have such logits.
+    positive = (1 if pos_weight is None else pos_weight) * q * (zero.logaddexp(-x) + EPSILON * (-x).sigmoid())
+    loss = (1 if weight is None else weight) * (positive + (1 - q) * (zero.logaddexp(x) + EPSILON * x.sigmoid()))
     return reduced(loss, loss.numel(), reduction, input.dtype)
 
 
@@ -76,9 +78,10 @@ def focal_by_hand(
     inputs: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2, reduction: str = "none"
 ) -> Tensor:
     """Poly-1 focal loss by its definition in float64, with torchvision's arguments."""
-    p = inputs.double().sigmoid()
-    pt, alpha_t = (torch.where(targets == 1, yes, no) for yes, no in ((p, 1 - p), (alpha, 1 - alpha)))
-    loss = alpha_t * (1 - pt) ** gamma * (-pt.log() + EPSILON * (1 - pt))
+    x = inputs.double()
+    odds, alpha_t = (torch.where(targets == 1, yes, no) for yes, no in ((x, -x), (alpha, 1 - alpha)))
+    miss = (-odds).sigmoid()
+    loss = alpha_t * miss**gamma * (torch.zeros_like(odds).logaddexp(-odds) + EPSILON * miss)
     return reduced(loss, loss.numel(), reduction, inputs.dtype)
 
 
