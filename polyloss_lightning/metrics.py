@@ -39,7 +39,7 @@ class PolynomialTerms(Metric):
       coefficient was negative. (For soft targets of the sigmoid focal loss gamma is taken to act on the 1 - Pt of
       the entry.)
     - ``pt``: weighted mean of Pt.
-    - ``pt_histogram``: weight of the entries in each of 50 equal bins of Pt in [0, 1].
+    - ``pt_histogram``: weight of the entries in each of 50 equal bins of Pt in [0, 1]; a Pt of NaN is in the first.
     - with ``num_classes``, vectors with one value a class (that of the entry's target): ``class_weight``, ``class_pt``
       and ``class_first_term_share`` (NaN for a class without weight), ``class_first_term_gradient`` (the sum of
       :math:`w_i |\partial\,\text{term}_1 / \partial P_i|` over the class, divided by :math:`\sum d`), and
@@ -86,8 +86,8 @@ class PolynomialTerms(Metric):
 
     def update(self, observation: Observation) -> None:
         """Add the entries of one loss call."""
-        _, _, _, denominator, epsilon, gamma, kept, miss = observation
-        denominator = denominator.to(self.sums.device)
+        epsilon, gamma, kept, miss = observation.epsilon, observation.gamma, observation.num_terms, observation.miss
+        denominator = observation.denominator.to(self.sums.device)
         weight = observation.weight.to(self.sums.device)
         # An entry that does not count may be infinite in itself.
         log_p = observation.log_p.to(weight.device).masked_fill(weight == 0, 0)
@@ -106,7 +106,9 @@ class PolynomialTerms(Metric):
         head[:-1] += (rows * weight).sum(1, dtype=dtype)
         head[-1] += denominator
         weight = weight.to(dtype)
-        histogram.index_add_(0, (pt * HISTOGRAM_BINS).long().clamp_max(HISTOGRAM_BINS - 1), weight)
+        # NaN has no bin, and as an integer it is no index: a diverged run must be able to go on.
+        bins = (pt * HISTOGRAM_BINS).nan_to_num(0).long().clamp(0, HISTOGRAM_BINS - 1)
+        histogram.index_add_(0, bins, weight)
         if self.num_classes is not None:
             gradient = polynomial.first_term_gradient(log_p, epsilon, gamma)
             columns = torch.stack([torch.ones_like(pt), pt, share, gradient], 1).to(dtype) * weight.unsqueeze(1)
@@ -154,7 +156,7 @@ class PolynomialTerms(Metric):
             Figure and axis.
 
         Raises:
-            ModuleNotFoundError: if matplotlib is not installed.
+            ModuleNotFoundError: if matplotlib is missing; the message names the extra that brings it.
 
         Example:
             >>> from polyloss_lightning import Poly1CrossEntropyLoss, PolynomialTerms
@@ -163,6 +165,12 @@ class PolynomialTerms(Metric):
             ...     _ = loss(torch.randn(8, 3), torch.arange(8) % 3)
             >>> figure, ax = metric.plot()
         """
+        try:
+            import matplotlib  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "PolynomialTerms.plot() draws by matplotlib, which is missing: pip install 'polyloss-lightning[cli]'"
+            ) from error
         val = self.compute() if val is None else val
         return self._plot(_scalars(val) if isinstance(val, dict) else [_scalars(one) for one in val], ax)
 

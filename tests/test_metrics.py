@@ -1,6 +1,7 @@
 import copy
 import math
 import pickle
+import sys
 
 import matplotlib as mpl
 import pytest
@@ -282,6 +283,12 @@ def test_plot_draws_the_scalars_now_and_over_time():
     _, over_time = metric.plot(steps)
     assert {len(line.get_xdata()) for line in over_time.lines} == {3}
     assert metric.plot(steps[0], ax=ax)[1] is ax
+
+
+def test_plot_without_matplotlib_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'polyloss-lightning\[cli\]'"):
+        PolynomialTerms().plot()
 
 
 @pytest.mark.parametrize("options", [{"num_terms": 0}, {"num_terms": 1.5}, {"num_terms": True}, {"num_classes": 1}])

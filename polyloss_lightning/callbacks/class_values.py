@@ -1,6 +1,5 @@
 """From per-class vectors to what is logged: one value a class, and the thirds of the classes by training count."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import TypeAlias
@@ -8,6 +7,8 @@ from typing import TypeAlias
 import lightning.pytorch as pl
 
 from polyloss_lightning.class_groups import thirds
+from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
+from polyloss_lightning.observation import Observable
 from polyloss_lightning.record import ClassRecord
 
 Vectors: TypeAlias = dict[str, list[float]]
@@ -43,17 +44,30 @@ def class_record(values: Vectors) -> ClassRecord:
     return ClassRecord(*(values[f"class_{field.name}"] for field in fields(ClassRecord)))
 
 
-def counts_seen(values: Vectors) -> list[float] | None:
-    """Training count of each class from what the loss saw: entries, or weight where each class has as many entries.
+def counts_seen(values: Vectors, loss: Observable) -> list[float] | None:
+    """Training count of each class from what ``loss`` saw in an epoch, or None if that does not tell.
 
-    Entries are right for class indices, whatever the class weights. Soft and smoothed targets give every class an
-    entry a sample, and the weight tells them apart. None if that does not either.
+    A softmax loss says what its class weights and its smoothing are: without them its weights are counts, for
+    class indices, soft and smoothed targets alike. Of another loss only the number of entries is known, which is the
+    same for every class where each sample has an entry of each class; then nothing tells.
     """
-    for name in ("class_count", "class_weight"):
-        counts = values[name]
-        if max(counts) - min(counts) > 1e-6 * max(counts):
-            return counts
-    return None
+    counts = _unweighted(values["class_weight"], loss) or values["class_count"]
+    present = [count for count in counts if count > 0]
+    told = len(present) > 1 and max(present) - min(present) > 1e-6 * max(present)
+    return counts if told else None
+
+
+def _unweighted(weight: Sequence[float], loss: Observable) -> list[float] | None:
+    """Samples of each class, where ``loss`` says what turned them into ``weight``."""
+    if not isinstance(loss, Poly1CrossEntropyLoss | Poly1FocalLoss):
+        return None
+    size, smoothing = len(weight), loss.label_smoothing
+    factors = [1.0] * size if loss.weight is None else loss.weight.tolist()
+    if len(factors) != size or min(factors) <= 0 or smoothing == 1:
+        return None
+    targets = [total / factor for total, factor in zip(weight, factors, strict=True)]
+    spread = smoothing * sum(targets) / size
+    return [round(max(0.0, target - spread) / (1 - smoothing), 3) for target in targets]
 
 
 def given_counts(trainer: pl.Trainer) -> list[float] | None:
@@ -81,7 +95,7 @@ def find_num_classes(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
 def check_classes(values: Vectors) -> None:
     """Raise ``ValueError`` if entries of a class beyond the last one were seen."""
     total, found = sum(values["pt_histogram"]), sum(values["class_weight"])
-    if not math.isclose(total, found, rel_tol=1e-5):
+    if total - found > 1e-5 * total:  # not so where a weight is NaN
         raise ValueError(
             f"`num_classes` must be the number of classes of the loss, got {len(values['class_weight'])}: "
             f"{1 - found / total:.2%} of the targets (by weight) are beyond them"

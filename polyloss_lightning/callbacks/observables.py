@@ -1,11 +1,14 @@
 """Where the losses are that a callback may observe."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import lightning.pytorch as pl
 
 from polyloss_lightning.losses import PolyLoss
 from polyloss_lightning.observation import Observable
+
+_C = TypeVar("_C", bound=pl.Callback)
 
 
 def find_observables(
@@ -27,8 +30,7 @@ def find_observables(
         for path, module in pl_module.named_modules()
         if isinstance(module, PolyLoss)
     }
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    for callback in callbacks:
+    for callback in find_callbacks(trainer, pl.Callback):
         if callable(observables := getattr(callback, "observables", None)):
             found |= observables()
     if not found:
@@ -40,3 +42,22 @@ def find_observables(
     if missing:
         raise ValueError(f"`losses` must be among the paths {sorted(found)} of the losses, got {missing}")
     return {path: loss for path, loss in found.items() if losses is None or path in losses}
+
+
+def check_unshared(
+    found: dict[str, Observable],
+    trainer: pl.Trainer,
+    pl_module: pl.LightningModule,
+    others: Iterable[Sequence[str] | None],
+) -> None:
+    """Raise ``ValueError`` if another monitor, by the ``losses`` that it was given, takes one of ``found`` too."""
+    for losses in others:
+        shared = sorted(found.keys() & find_observables(trainer, pl_module, losses).keys())
+        if shared:
+            raise ValueError(f"two PolynomialTermMonitors monitor the same losses: {shared}; set `losses` of each")
+
+
+def find_callbacks(trainer: pl.Trainer, kind: type[_C]) -> list[_C]:
+    """The callbacks of ``trainer`` that are a ``kind``, in its order."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, kind)]

@@ -1,15 +1,21 @@
 """What a monitored run leaves beside its logs: the record, and figures of it."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from polyloss_lightning.record import EpochRecord, RecordWriter, read_record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class RunFiles:
@@ -19,15 +25,25 @@ class RunFiles:
         self._writer: RecordWriter | None = None
         self._opened = False
 
-    def open(self, trainer: pl.Trainer) -> None:
-        """Begin the record of a new run, or go on with that of a resumed one; to be called on every process."""
+    def open(self, trainer: pl.Trainer, others: Iterable[RunFiles] = ()) -> None:
+        """Begin the record of a new run, or go on with that of a resumed one; to be called on every process.
+
+        Args:
+            trainer: it says where the logs are.
+            others: those of other monitors of the run; one folder has one record, and they write it together.
+        """
         if self._opened:
             return
         self._opened = True
         folder = _log_dir(trainer)
         if folder is None or not trainer.is_global_zero:
             self._writer = None
-        elif self._writer is None or self._writer.path.parent != folder:
+            return
+        for other in others:
+            if other._opened and other._writer is not None and other._writer.path.parent == folder:
+                self._writer = other._writer
+                return
+        if self._writer is None or self._writer.path.parent != folder:
             fresh = trainer.state.fn == TrainerFn.FITTING and trainer.global_step == 0
             self._writer = RecordWriter(folder, append=not fresh)
 
@@ -37,8 +53,13 @@ class RunFiles:
 
     def write(self, epochs: Iterable[EpochRecord], class_counts: Sequence[float] | None) -> None:
         """Add the passes to the record."""
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        try:
             self._writer.write(epochs, class_counts)
+        except OSError as error:  # a full disk is no reason to lose what is being trained
+            rank_zero_warn(f"the record of the polynomial terms ends here: {_reason(error)}")
+            self._writer = None
 
     def draw(self, trainer: pl.Trainer) -> None:
         """Write the figures of the record as PNG files, and send them to the loggers that take images."""
@@ -49,15 +70,27 @@ class RunFiles:
         folder = self._writer.path.parent / "figures"
         try:
             figures = run_figures(read_record(self._writer.path))
-        except ModuleNotFoundError as error:
-            rank_zero_warn(f"no figures of the polynomial terms: {error}")
+            paths = save_figures(figures, folder)
+        except (ModuleNotFoundError, OSError, ValueError, RuntimeError) as error:
+            rank_zero_warn(f"no figures of the polynomial terms: {_reason(error)}")
             return
-        for (name, figure), path in zip(figures.items(), save_figures(figures, folder), strict=True):
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_figure(f"poly/{name}", figure, trainer.global_step, close=False)
-                elif callable(log_image := getattr(logger, "log_image", None)):
-                    log_image(key=f"poly/{name}", images=[str(path)])
+        for logger in trainer.loggers:
+            try:
+                _send(logger, figures, paths, trainer.global_step)
+            except Exception as error:  # noqa: PERF203 (each service has errors of its own, and may fail alone)
+                rank_zero_warn(f"{type(logger).__name__} has no figures of the polynomial terms: {_reason(error)}")
+
+
+def _send(logger: Logger, figures: Mapping[str, Figure], paths: Sequence[Path], step: int) -> None:
+    for (name, figure), path in zip(figures.items(), paths, strict=True):
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(f"poly/{name}", figure, step, close=False)
+        elif callable(log_image := getattr(logger, "log_image", None)):
+            log_image(key=f"poly/{name}", images=[str(path)])
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _log_dir(trainer: pl.Trainer) -> Path | None:

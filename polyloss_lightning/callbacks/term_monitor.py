@@ -18,10 +18,10 @@ from polyloss_lightning.callbacks.class_values import (
     given_counts,
 )
 from polyloss_lightning.callbacks.namespaces import Callback
-from polyloss_lightning.callbacks.observables import find_observables
+from polyloss_lightning.callbacks.observables import check_unshared, find_callbacks, find_observables
 from polyloss_lightning.callbacks.run_files import RunFiles
 from polyloss_lightning.callbacks.step_observer import StepObserver
-from polyloss_lightning.callbacks.term_names import Stage, check_choices, prefix, scalar_names
+from polyloss_lightning.callbacks.term_names import Stage, check_choices, epsilon_values, prefix, scalar_names
 from polyloss_lightning.callbacks.term_sums import Seen, TermSums
 from polyloss_lightning.metrics import check_count
 from polyloss_lightning.observation import Observable
@@ -51,19 +51,22 @@ class PolynomialTermMonitor(Callback):
     A module with several losses has ``{stage}/poly/{path}/...`` and ``poly/{path}/epsilon`` instead. Training logs
     the same names with ``_step`` for single batches, every ``log_every_n_steps``. All is weighted as the loss is,
     ignored targets count for nothing, and a value of an epoch is the one that a single batch of the whole epoch would
-    have, over all processes and dataloaders; see :class:`~polyloss_lightning.metrics.PolynomialTerms`.
+    have, over all processes and dataloaders; see :class:`~polyloss_lightning.metrics.PolynomialTerms`. With several
+    processes each logged step is a collective.
 
     With ``per_class=True``: ``{stage}/poly/pt_class/{k}``, ``first_term_share_class/{k}`` and
     ``first_term_gradient_class/{k}``, and the same with ``_head``, ``_middle`` and ``_tail`` in the place of
     ``_class/{k}`` for the thirds of the classes by training count. The counts are the datamodule's ``class_counts``,
-    or what the first training epoch saw.
+    or what the first training epoch saw, where that tells them.
 
-    The sums of a training epoch are part of the checkpoint, so an epoch that is resumed in the middle is whole.
+    The sums of a training epoch are part of the checkpoint, so an epoch that is resumed in the middle is whole. (One
+    saved because of an exception holds those of the saving process alone: the others may never come to add theirs.)
+    Several monitors in one Trainer need ``losses``, each its own; all then log with the path, and write one record.
 
     Args:
         num_terms: number of terms to tell apart; the rest is the tail.
         stages: stages to monitor.
-        losses: paths of the losses to monitor; None takes all.
+        losses: paths of the losses to monitor; None takes all, and is for a single monitor.
         per_class: log per class too.
         num_classes: number of classes; None asks the datamodule (``class_counts``, ``num_classes``) and the module
             (``num_classes``).
@@ -75,7 +78,8 @@ class PolynomialTermMonitor(Callback):
 
     Raises:
         TypeError: if ``stages``, ``losses`` or ``prog_bar`` is not a sequence of strings.
-        ValueError: if an option is out of its range; when a stage starts, if there is no loss to observe.
+        ValueError: if an option is out of its range; when a stage starts, if there is no loss to observe, or one that
+            another monitor observes too.
 
     Example:
         >>> monitor = PolynomialTermMonitor(num_terms=2, prog_bar=["first_term_share"])
@@ -109,6 +113,7 @@ class PolynomialTermMonitor(Callback):
         self.figures = figures
 
         self._observables: dict[str, Observable] = {}
+        self._several = False  # losses, so that names need their paths
         self._observer = StepObserver()
         self._sums = TermSums(num_terms)
         self._forms: dict[str, tuple[float, int | None]] = {}  # gamma and num_terms of each loss, as last seen
@@ -116,14 +121,22 @@ class PolynomialTermMonitor(Callback):
         self._epoch = 0
         self._files = RunFiles()
 
-    # A run, and the losses in it.
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(losses=self.losses and tuple(sorted(self.losses)))
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
         """Begin the sums of a pass, and observe the losses that are there now: one may have been replaced."""
         if trainer.barebones:  # it logs nothing
             return
         self._observables = find_observables(trainer, pl_module, self.losses)
+        others = [other for other in find_callbacks(trainer, PolynomialTermMonitor) if other is not self]
+        check_unshared(self._observables, trainer, pl_module, [other.losses for other in others])
+        self._several = bool(others) or len(self._observables) > 1
         self._observer.listen(self._observables)
+        if self.record:
+            self._files.open(trainer, [other._files for other in others])
         if stage not in self.stages:
             return
         self._class_counts = given_counts(trainer) or self._class_counts
@@ -131,8 +144,6 @@ class PolynomialTermMonitor(Callback):
         if self.per_class:
             num_classes = self.num_classes or len(self._class_counts or ()) or find_num_classes(trainer, pl_module)
         self._sums.begin(stage, self._observables, num_classes, pl_module.device)
-        if self.record:
-            self._files.open(trainer)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -149,11 +160,9 @@ class PolynomialTermMonitor(Callback):
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._start(trainer, pl_module, "val")
+            self._start(trainer, pl_module, "test" if trainer.testing else "val")
 
-    @override
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start(trainer, pl_module, "test")
+    on_test_start = on_validation_start
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -168,12 +177,12 @@ class PolynomialTermMonitor(Callback):
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._observer.close()
-        self._files.close()
+        self.teardown(trainer, pl_module, "")
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.figures:
+        monitors = find_callbacks(trainer, PolynomialTermMonitor)
+        if self in [m for m in monitors if m.figures and m.record][:1]:  # all have one record, and so the same figures
             self._files.draw(trainer)
 
     @override
@@ -181,8 +190,6 @@ class PolynomialTermMonitor(Callback):
         self._observer.close()
         self._observables = {}
         self._files.close()
-
-    # Steps.
 
     def _begin_step(self, trainer: pl.Trainer, stage: Stage) -> None:
         if stage in self.stages and not trainer.sanity_checking:
@@ -215,26 +222,18 @@ class PolynomialTermMonitor(Callback):
         for path in self._observables:
             values = self._sums.compute_step(path, seen)
             for name in values.keys() & self._names:
-                key = f"{prefix('train', path, self._observables)}{name}_step"
+                key = f"{prefix('train', path, self._several)}{name}_step"
                 pl_module.log(key, values[name], name in self.prog_bar, on_step=True, on_epoch=False)
 
     @override
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        self._begin_step(trainer, "val")
+        self._begin_step(trainer, "test" if trainer.testing else "val")
 
     @override
-    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._end_step("val")
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        self._end_step("test" if trainer.testing else "val")
 
-    @override
-    def on_test_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        self._begin_step(trainer, "test")
-
-    @override
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._end_step("test")
-
-    # Epochs.
+    on_test_batch_start, on_test_batch_end = on_validation_batch_start, on_validation_batch_end
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -243,11 +242,9 @@ class PolynomialTermMonitor(Callback):
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._log_epoch(trainer, pl_module, "val")
+            self._log_epoch(trainer, pl_module, "test" if trainer.testing else "val")
 
-    @override
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._log_epoch(trainer, pl_module, "test")
+    on_test_epoch_end = on_validation_epoch_end
 
     def _log_epoch(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
         """Log the pass that ends. Every process comes here, and all have the same values."""
@@ -265,30 +262,34 @@ class PolynomialTermMonitor(Callback):
             if self.per_class:
                 check_classes(vectors)
                 if stage == "train" and self._class_counts is None:
-                    self._class_counts = counts_seen(vectors)
+                    self._class_counts = counts_seen(vectors, loss)
                 logged |= class_values(vectors, self._class_counts)
-            for name, value in logged.items():
-                key = prefix(stage, path, self._observables) + name
-                pl_module.log(key, value, name in self.prog_bar, on_epoch=True, sync_dist=True, batch_size=1)
             epsilon = polynomial.as_epsilon(loss.epsilon)
-            for j, entry in enumerate(epsilon, start=1) if stage == "train" else ():
-                key = prefix("", path, self._observables) + ("epsilon" if len(epsilon) == 1 else f"epsilon_{j}")
-                pl_module.log(key, entry, on_epoch=True, sync_dist=True, batch_size=1)
-            gamma, kept = self._forms.get(path, (0.0, None))
-            epoch, step = trainer.current_epoch, trainer.global_step
+            start = prefix(stage, path, self._several)
+            for name, value in logged.items():
+                pl_module.log(start + name, value, name in self.prog_bar, on_epoch=True, sync_dist=True, batch_size=1)
+            for key, value in epsilon_values(path, self._several, epsilon).items() if stage == "train" else ():
+                pl_module.log(key, value, on_epoch=True, sync_dist=True, batch_size=1)
+            where = (stage, path, trainer.current_epoch, trainer.global_step)
+            form = self._forms.get(path, (0.0, None))
             classes = class_record(vectors) if self.per_class else None
-            histogram = vectors["pt_histogram"]
-            epochs.append(EpochRecord(stage, path, epoch, step, epsilon, gamma, kept, scalars, histogram, classes))
+            epochs.append(EpochRecord(*where, epsilon, *form, scalars, vectors["pt_histogram"], classes))
         self._files.write(epochs, self._class_counts)
-
-    # Checkpoints.
 
     @override
     def state_dict(self) -> dict[str, Any]:
         # A callback that saves in on_train_batch_end may come before this one, which has not counted yet.
-        sums = self._sums.state_dict(self._observer.seen)
+        sums = self._sums.state_dict(self._observer.seen, sync=False)
         state = {"train_sums": sums, "epoch": self._epoch, "forms": self._forms, "class_counts": self._class_counts}
         return {"version": 1, **state}
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.world_size > 1 and not trainer.interrupted:  # else the other processes may never come here
+            sums = self._sums.state_dict(self._observer.seen, sync=True)
+            checkpoint["callbacks"][self.state_key]["train_sums"] = sums
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The names under which terms are logged."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 Stage: TypeAlias = Literal["train", "val", "test"]
@@ -13,15 +13,26 @@ def scalar_names(num_terms: int) -> list[str]:
     return [*terms, "tail", "loss", "base_loss", "correction", "first_term_share", "pt"]
 
 
-def prefix(stage: Stage | Literal[""], path: str, paths: Collection[str]) -> str:
+def prefix(stage: Stage | Literal[""], path: str, several: bool) -> str:
     """``{stage}/poly/``, with the path of the loss if there are several; without a stage ``poly/``.
 
     Example:
-        >>> prefix("train", "loss_fn", ["loss_fn"]), prefix("val", "heads.0.loss", ["heads.0.loss", "heads.1.loss"])
+        >>> prefix("train", "loss_fn", several=False), prefix("val", "heads.0.loss", several=True)
         ('train/poly/', 'val/poly/heads.0.loss/')
     """
-    loss = re.sub(r"[^A-Za-z0-9_./-]", "_", path) + "/" if len(paths) > 1 else ""
+    loss = re.sub(r"[^A-Za-z0-9_./-]", "_", path) + "/" if several else ""
     return f"{stage}/poly/{loss}".lstrip("/")
+
+
+def epsilon_values(path: str, several: bool, epsilon: Sequence[float]) -> dict[str, float]:
+    """Each epsilon by the name under which it is logged.
+
+    Example:
+        >>> epsilon_values("loss_fn", False, [1.0]), epsilon_values("loss_fn", True, [1.0, 0.5])
+        ({'poly/epsilon': 1.0}, {'poly/loss_fn/epsilon_1': 1.0, 'poly/loss_fn/epsilon_2': 0.5})
+    """
+    start = prefix("", path, several) + "epsilon"
+    return {start if len(epsilon) == 1 else f"{start}_{j}": entry for j, entry in enumerate(epsilon, start=1)}
 
 
 def check_choices(name: str, given: object, allowed: Sequence[str] | None = None) -> tuple[Any, ...]:

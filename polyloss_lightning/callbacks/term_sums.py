@@ -30,7 +30,8 @@ class TermSums:
         for path in paths:
             # Built anew, not reset: what is reset under inference_mode cannot be added to outside of it.
             self._metrics[stage, path] = PolynomialTerms(self.num_terms, num_classes).to(device)
-            self._step_metrics[path] = PolynomialTerms(self.num_terms).to(device)
+            if stage == "train":
+                self._step_metrics[path] = PolynomialTerms(self.num_terms).to(device)
 
     def update(self, stage: str, seen: Seen) -> None:
         """Count the observations of a step."""
@@ -45,21 +46,28 @@ class TermSums:
         return values
 
     def compute_step(self, path: str, seen: Seen) -> dict[str, Tensor]:
-        """Values of a step over all processes, each of which must come here; none if nothing counted in any."""
+        """Values of a step over all processes, NaN if nothing counted in any; none if one process alone called no loss.
+
+        With several processes this is a collective: each of them must come here.
+        """
         metric = self._step_metrics[path]
         metric.reset()
         _update(metric, path, seen)
-        values = _compute(metric)
-        return values if values["pt_histogram"].any() else {}
+        if not metric.update_called and not metric.distributed_available_fn():
+            return {}
+        return _compute(metric)
 
-    def state_dict(self, seen: Seen) -> dict[str, Tensor]:
-        """Sums of the training pass over all processes, with those of a step that is not counted yet."""
+    def state_dict(self, seen: Seen, *, sync: bool) -> dict[str, Tensor]:
+        """Sums of the training pass, with those of a step that is not counted yet.
+
+        With ``sync`` those over all processes, each of which must come here; without it those of this one.
+        """
         state = {}
         for (stage, path), metric in self._metrics.items():
             if stage == "train":
                 whole = deepcopy(metric)
                 _update(whole, path, seen)
-                with whole.sync_context():
+                with whole.sync_context(should_sync=sync):
                     state[path] = whole.sums.cpu().clone()
         return state
 

@@ -4,8 +4,9 @@ import torch
 from torch.utils.data import TensorDataset
 
 from polyloss_lightning.callbacks import PolynomialTermMonitor
-from polyloss_lightning.callbacks.class_values import class_values
-from polyloss_lightning.losses import Poly1CrossEntropyLoss
+from polyloss_lightning.callbacks.class_values import class_values, counts_seen
+from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
+from polyloss_lightning.metrics import PolynomialTerms
 
 
 @pytest.fixture
@@ -94,3 +95,64 @@ def test_a_class_that_was_not_seen_has_no_value():
     assert values["first_term_gradient_tail"] == 0
     assert values["pt_head"] == pytest.approx((2 * 0.5 + 0.75) / 3)
     assert values["first_term_gradient_head"] == 1.5
+
+
+SAMPLES = torch.tensor([12, 4, 24])
+
+
+def seen_by(loss, target):
+    metric = PolynomialTerms(num_classes=3)
+    with loss.register_observer(metric.update):
+        loss(torch.randn(40, 3), target)
+    return {name: value.tolist() for name, value in metric.compute().items()}
+
+
+@pytest.mark.parametrize("weight", [None, (1 / SAMPLES).tolist(), [0.1, 9.0, 0.2]])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("loss", [Poly1CrossEntropyLoss, Poly1FocalLoss])
+def test_counts_are_the_samples_whatever_weighs_them(loss, weight, smoothing, soft):
+    target = torch.arange(3).repeat_interleave(SAMPLES)
+    loss = loss(weight=weight, label_smoothing=smoothing)
+    if soft:
+        target = torch.nn.functional.one_hot(target, 3).float()
+    assert counts_seen(seen_by(loss, target), loss) == pytest.approx(SAMPLES.tolist(), abs=1e-2)
+
+
+def test_balanced_classes_have_no_counts():
+    target = torch.arange(40) % 2
+    for loss in (
+        Poly1CrossEntropyLoss(label_smoothing=0.1, weight=[1.0, 7.0]),
+        Poly1CrossEntropyLoss(weight=[0.3, 0.7]),
+    ):
+        metric = PolynomialTerms(num_classes=2)
+        with loss.register_observer(metric.update):
+            loss(torch.randn(40, 2), target)
+        values = {name: value.tolist() for name, value in metric.compute().items()}
+        assert counts_seen(values, loss) is None
+
+
+def test_a_loss_whose_weights_are_unknown_has_the_counts_of_its_entries_or_none():
+    target = torch.arange(3).repeat_interleave(SAMPLES)
+    weight = (1 / SAMPLES).tolist()
+    stand_in = object()
+    assert counts_seen(seen_by(Poly1CrossEntropyLoss(weight=weight), target), stand_in) == SAMPLES.tolist()
+    smoothed = Poly1CrossEntropyLoss(weight=weight, label_smoothing=0.1)
+    assert counts_seen(seen_by(smoothed, target), stand_in) is None
+    without_one = Poly1CrossEntropyLoss(weight=[1.0, 0.0, 2.0], label_smoothing=0.1)
+    assert counts_seen(seen_by(without_one, target), without_one) is None
+
+
+def test_thirds_are_right_where_smoothed_classes_are_weighted_by_their_rarity(make_trainer, skewed):
+    module = skewed()
+    module.loss_fn = Poly1CrossEntropyLoss(1.0, weight=(1 / SAMPLES).tolist(), label_smoothing=0.1)
+    values = fit(make_trainer, module, PolynomialTermMonitor(per_class=True))
+    for third, k in (("head", 2), ("middle", 0), ("tail", 1)):
+        assert values[f"train/poly/pt_{third}"] == pytest.approx(values[f"train/poly/pt_class/{k}"])
+
+
+def test_targets_that_are_no_numbers_do_not_end_the_run(make_trainer, skewed, observed):
+    target = torch.nn.functional.one_hot(torch.arange(8) % 3, 3).float()
+    target[5] = torch.nan
+    module = observed(data=TensorDataset(torch.randn(8, 4), target), loss_fn=Poly1CrossEntropyLoss())
+    assert "train/poly/pt" in fit(make_trainer, module, PolynomialTermMonitor(per_class=True))

@@ -1,5 +1,6 @@
 import builtins
 import math
+from pathlib import Path
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -8,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from polyloss_lightning.callbacks import PolynomialTermMonitor
 from polyloss_lightning.losses import Poly1FocalLoss
-from polyloss_lightning.record import RECORD_NAME, read_record
+from polyloss_lightning.record import RECORD_NAME, RecordWriter, read_record
 
 
 class Pictures(Logger):
@@ -114,3 +115,50 @@ def test_without_matplotlib_a_line_names_the_extra_and_the_run_goes_on(fit, tmp_
     with pytest.warns(UserWarning, match=r"no figures of the polynomial terms: .*polyloss-lightning\["):
         fit(logger=Pictures(tmp_path))
     assert len(read_record(tmp_path / "pictures" / "run7").epochs) == 4
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, RuntimeError])
+def test_figures_that_cannot_be_drawn_end_no_run(fit, tmp_path, monkeypatch, error):
+    def fails(*args, **kwargs):
+        raise error("the disk is full")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fails)
+    with pytest.warns(UserWarning, match=f"no figures of the polynomial terms: {error.__name__}: the disk is full"):
+        trainer, _ = fit(logger=CSVLogger(tmp_path))
+    assert len(read_record(trainer.log_dir).epochs) == 4
+
+
+def test_a_logger_that_takes_no_figures_stands_in_nobodys_way(fit, tmp_path):
+    class Offline(Pictures):
+        def log_image(self, key, images):
+            raise ConnectionError("no route")
+
+    pictures = Pictures(tmp_path / "other")
+    with pytest.warns(UserWarning, match="Offline has no figures of the polynomial terms: ConnectionError: no route"):
+        fit(logger=[CSVLogger(tmp_path), Offline(tmp_path), pictures])
+    assert "poly/terms" in pictures.images
+
+
+def test_images_are_files_that_a_logger_can_read(fit, tmp_path):
+    pictures = Pictures(tmp_path)
+    fit(logger=pictures)
+    for (path,) in pictures.images.values():
+        assert Path(path).read_bytes().startswith(b"\x89PNG")
+    assert len(pictures.images) == 5
+
+
+def test_a_record_that_cannot_be_written_ends_no_run(fit, tmp_path, monkeypatch):
+    def fails(*args):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(RecordWriter, "write", fails)
+    with pytest.warns(UserWarning, match="the record of the polynomial terms ends here: OSError: the disk is full"):
+        trainer, _ = fit(logger=CSVLogger(tmp_path))
+    assert "train/poly/loss" in trainer.callback_metrics
+
+
+def test_the_record_of_a_monitor_of_validation_alone_is_new_too(fit, tmp_path):
+    for _ in range(2):
+        fit(logger=TensorBoardLogger(tmp_path, version=1), figures=False, stages=["val"])
+    lines = (tmp_path / "lightning_logs" / "version_1" / RECORD_NAME).read_text().splitlines()
+    assert len(lines) == 3

@@ -79,7 +79,7 @@ def test_a_run_resumed_at_the_end_of_an_epoch_begins_the_next_one_anew(run, tmp_
 def test_a_checkpoint_of_a_finished_epoch_holds_no_sums(run, tmp_path):
     run([ModelCheckpoint(tmp_path, "end", save_on_train_epoch_end=True), PolynomialTermMonitor()])
     checkpoint = torch.load(tmp_path / "end.ckpt", weights_only=True)
-    state = checkpoint["callbacks"]["PolynomialTermMonitor"]
+    state = checkpoint["callbacks"]["PolynomialTermMonitor{'losses': None}"]
     assert state["version"] == 1
     assert not state["train_sums"]["loss_fn"].any()
     assert not any("poly" in key or "sums" in key for key in checkpoint["state_dict"])
@@ -89,3 +89,19 @@ def test_a_run_that_had_no_monitor_can_go_on_with_one(run, observed, make_traine
     make_trainer(callbacks=[SaveEveryBatch(tmp_path)], max_epochs=1).fit(observed())
     after, loss = run([PolynomialTermMonitor()], tmp_path / "3.ckpt", max_epochs=1)
     assert loss == pytest.approx(loss_of(after), rel=1e-5)
+
+
+def test_a_checkpoint_of_an_exception_holds_the_sums_up_to_it(run, observed, make_trainer, tmp_path, loss_of):
+    class Stop(pl.Callback):
+        def on_train_batch_start(self, trainer, *args):
+            if trainer.global_step == 3:
+                raise RuntimeError("stop")
+
+        def on_exception(self, trainer, pl_module, exception):
+            trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+
+    module = observed()
+    with pytest.raises(RuntimeError, match="stop"):
+        make_trainer(callbacks=[Stop(), PolynomialTermMonitor()], max_epochs=1).fit(module)
+    after, loss = run([PolynomialTermMonitor()], tmp_path / "stopped.ckpt", max_epochs=1)
+    assert loss == pytest.approx(loss_of([*module.calls["train"], *after]), rel=1e-5)

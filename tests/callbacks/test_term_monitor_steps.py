@@ -1,5 +1,6 @@
 """What counts within a step: once per batch, however often it runs."""
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -115,3 +116,50 @@ def test_gradient_accumulation_counts_every_batch(train, observed, loss_of):
     values = train(module, accumulate_grad_batches=3, log_every_n_steps=1)
     assert values["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
     assert values["loss_step"] == pytest.approx(loss_of(module.calls["train"][-1:]), rel=1e-5)
+
+
+class Looks(pl.Callback):
+    """Evaluates the loss where others look at a step: once its gradients are there."""
+
+    def __init__(self, where):
+        setattr(self, where, self.look)
+
+    def look(self, trainer, pl_module, *args):
+        pl_module.loss_fn(torch.randn(4, 3), torch.tensor([0, 1, 2, 0]))
+
+
+@pytest.mark.parametrize("where", ["on_after_backward", "on_before_optimizer_step", "on_train_batch_end"])
+def test_a_look_at_a_trained_step_does_not_count(train, observed, loss_of, where):
+    module = observed()
+    values = train(module, callbacks=[Looks(where)], log_every_n_steps=1)
+    assert values["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
+    assert values["loss_step"] == pytest.approx(loss_of(module.calls["train"][-1:]), rel=1e-5)
+
+
+def test_the_module_may_look_at_its_own_step(train, observed, loss_of):
+    class Curious(observed):
+        def on_before_optimizer_step(self, optimizer):
+            self.loss_fn(torch.randn(4, 3), torch.tensor([0, 1, 2, 0]))
+
+    module = Curious()
+    assert train(module)["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
+
+
+def test_the_second_pass_of_a_sharpness_aware_step_replaces_the_first(train, observed, loss_of):
+    class Sharpness(torch.optim.SGD):
+        def step(self, closure):
+            with torch.enable_grad():
+                closure()
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.data.add_(parameter.grad, alpha=0.5)
+            return super().step(closure)
+
+    class Aware(observed):
+        def configure_optimizers(self):
+            return Sharpness(self.parameters(), lr=0.1)
+
+    module = Aware()
+    values = train(module)
+    assert len(module.calls["train"]) == 10
+    assert values["loss"] == pytest.approx(loss_of(module.calls["train"][1::2]), rel=1e-5)
