@@ -67,7 +67,7 @@ def poly1_cross_entropy(
 def check_label_smoothing(label_smoothing: float) -> None:
     """Raise unless ``label_smoothing`` is a number in [0, 1]."""
     given: object = label_smoothing
-    if not isinstance(given, Real):
+    if isinstance(given, bool) or not isinstance(given, Real):
         raise TypeError(f"`label_smoothing` must be a number in [0, 1], got {given!r} ({type(given).__name__})")
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"`label_smoothing` must be in [0, 1], got {label_smoothing}")

@@ -35,7 +35,8 @@ def poly1_focal_loss(
         target: class indices, shape ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities shaped as ``input``.
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
         gamma: focusing exponent, at least 0; fractions too have finite gradients.
-        weight: class weights, shape ``(C)``; they multiply the whole polynomial.
+        weight: class weights, shape ``(C)``; they multiply the whole polynomial. This is where RetinaNet's alpha goes,
+            one for each class.
         ignore_index: class index whose samples count for nothing; for class indices only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``, with the denominators of cross-entropy: the total weight of the
             samples that count for class indices, the number of samples for probabilities.

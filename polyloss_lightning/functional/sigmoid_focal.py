@@ -16,7 +16,7 @@ def poly1_sigmoid_focal_loss(
     target: Tensor,
     epsilon: float | Sequence[float] = 1.0,
     *,
-    alpha: float = 0.25,
+    alpha: float | Tensor = 0.25,
     gamma: float = 2.0,
     weight: Tensor | None = None,
     ignore_index: int = -100,
@@ -42,7 +42,8 @@ def poly1_sigmoid_focal_loss(
         target: probability of the positive for each element, shaped as ``input`` (integers and booleans count as 0
             and 1), or class indices: see ``target_format``.
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
-        alpha: weight of the positives in [0, 1], on every term; the negatives have ``1 - alpha``. -1 weighs neither.
+        alpha: weight of the positives in [0, 1], on every term; the negatives have ``1 - alpha``. -1 weighs neither. A
+            tensor of shape ``(C)`` holds one number for each class along axis 1 (the only one of unbatched input).
         gamma: focusing exponent, at least 0; fractions too have finite gradients.
         weight: factor of each element, of a shape that broadcasts to ``input``; it multiplies every term.
         ignore_index: elements with this target count for nothing, so ``target.masked_fill(~mask, -100)`` masks them;
@@ -73,7 +74,8 @@ def poly1_sigmoid_focal_loss(
     epsilon = polynomial.as_epsilon(epsilon)
     polynomial.check_num_terms(num_terms, epsilon)
     polynomial.check_gamma(gamma)
-    check_alpha(alpha)
+    if not isinstance(alpha, Tensor) or alpha.dim() == 0:  # the values of a tensor are on the device: not waited for
+        check_alpha(alpha)
     check_reduction(reduction)
     check_target_format(target_format)
     entries = sigmoid_focal_entries(
@@ -82,10 +84,12 @@ def poly1_sigmoid_focal_loss(
     return reduce(polynomial.value(entries.log_p, epsilon, gamma, num_terms, entries.miss), entries, reduction)
 
 
-def check_alpha(alpha: float) -> None:
+def check_alpha(alpha: float | Tensor) -> None:
     """Raise unless ``alpha`` is a number in [0, 1], or -1."""
     given: object = alpha
     if isinstance(given, bool) or not isinstance(given, Real):
-        raise TypeError(f"`alpha` must be a number in [0, 1], or -1 to weigh nothing, got {given!r}")
+        raise TypeError(
+            f"`alpha` must be a number in [0, 1], -1 to weigh nothing, or a tensor of one a class, got {given!r}"
+        )
     if not (0 <= alpha <= 1 or alpha == -1):
         raise ValueError(f"`alpha` must be in [0, 1], or -1 to weigh nothing, got {given!r}")

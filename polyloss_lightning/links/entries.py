@@ -33,8 +33,37 @@ class Entries(NamedTuple):
 def check_ignore_index(ignore_index: int) -> None:
     """Raise ``TypeError`` unless ``ignore_index`` is an integer, as torch does."""
     given: object = ignore_index
-    if not isinstance(given, Integral):
+    if isinstance(given, bool) or not isinstance(given, Integral):
         raise TypeError(f"`ignore_index` must be an integer, got {given!r} ({type(given).__name__})")
+
+
+def check_logits(input: Tensor) -> None:
+    """Raise ``TypeError`` unless ``input`` has a floating-point dtype."""
+    if not input.is_floating_point():
+        raise TypeError(f"`input` must hold floating-point logits, got {input.dtype}")
+
+
+def check_class_indices(input: Tensor, target: Tensor, otherwise: str = "") -> None:
+    """Raise unless ``target`` can hold one class index for each sample of ``input``.
+
+    Args:
+        input: the logits.
+        target: the class indices.
+        otherwise: what else ``target`` might have been, for the message.
+
+    Raises:
+        TypeError: if the dtype of ``target`` is not one that torch takes for class indices.
+        ValueError: if its shape is not that of ``input`` without the class axis.
+    """
+    class_dim = min(1, input.dim() - 1)
+    expected = input.shape[:class_dim] + input.shape[class_dim + 1 :]
+    if input.dim() == 0 or target.shape != expected:
+        raise ValueError(
+            f"`target` must hold class indices of shape {tuple(expected)}{otherwise} for `input` of shape "
+            f"{tuple(input.shape)}, got shape {tuple(target.shape)}"
+        )
+    if target.dtype not in (torch.int64, torch.uint8):
+        raise TypeError(f"`target` must hold class indices as torch.int64 or torch.uint8, got {target.dtype}")
 
 
 def output_dtype(input: Tensor, dtype: torch.dtype | None = None) -> torch.dtype:

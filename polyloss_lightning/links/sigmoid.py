@@ -5,7 +5,14 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from polyloss_lightning.links.entries import Entries, check_ignore_index, drop_impossible, output_dtype
+from polyloss_lightning.links.entries import (
+    Entries,
+    check_class_indices,
+    check_ignore_index,
+    check_logits,
+    drop_impossible,
+    output_dtype,
+)
 
 TargetFormat: TypeAlias = Literal["multi_hot", "class_index"]
 _TARGET_FORMATS = get_args(TargetFormat)  # here, because torch.compile of torch 2.6 does not trace it
@@ -40,8 +47,7 @@ def sigmoid_entries(
     log_p, share, denominator = _pair(input, *_elementwise(input, target, ignore_index))
     if pos_weight is not None:
         check_broadcast("pos_weight", pos_weight, input)
-        pos_weight = pos_weight.to(log_p).expand_as(input)
-        share = share * torch.stack([pos_weight, torch.ones_like(pos_weight)])
+        share = torch.stack([share[0] * pos_weight.to(share.dtype), share[1]])
     share = _weigh(share, weight, input)
     # torch's loss comes back in the dtype of its target.
     dtype = output_dtype(input, target.dtype if target.is_floating_point() else None)
@@ -52,7 +58,7 @@ def sigmoid_focal_entries(
     input: Tensor,
     target: Tensor,
     *,
-    alpha: float = 0.25,
+    alpha: float | Tensor = 0.25,
     weight: Tensor | None = None,
     ignore_index: int = -100,
     target_format: TargetFormat = "multi_hot",
@@ -65,7 +71,8 @@ def sigmoid_focal_entries(
     Args:
         input: logits of any shape, or ``(C)``, ``(N, C)``, ``(N, C, d1, ..., dk)`` for class indices.
         target: probability of the positive for each element, shaped as ``input``, or class indices.
-        alpha: weight of the positives, the negatives have ``1 - alpha``; -1 weighs neither.
+        alpha: weight of the positives, the negatives have ``1 - alpha``; -1 weighs neither. A tensor of shape ``(C)``
+            holds one number for each class along the class axis, axis 1 (or the only one).
         weight: factor of each element, broadcast to ``input``.
         ignore_index: elements with this target do not count; for class indices, all elements of the sample.
         target_format: whether there is a target for each element or one class index a sample.
@@ -78,7 +85,11 @@ def sigmoid_focal_entries(
     log_p, share, denominator = _pair(input, *as_targets(input, target, ignore_index))
     # A sum of positive parts: nothing cancels as Pt nears 1.
     miss = (share * log_p.exp().flip(0)).sum(0)
-    if alpha >= 0:
+    if isinstance(alpha, Tensor) and alpha.dim() > 0:
+        alpha, weighs = _along_classes(alpha, input).to(share.dtype), True
+    else:
+        weighs = bool(alpha >= 0)
+    if weighs:
         share = share * (share[0] * alpha + share[1] * (1 - alpha))
     share = _weigh(share, weight, input)
     log_p = drop_impossible(log_p, share)
@@ -94,8 +105,8 @@ def check_target_format(target_format: str) -> None:
 
 def check_broadcast(name: str, weight: Tensor, input: Tensor) -> None:
     """Raise ``ValueError`` unless ``weight`` can be broadcast to the shape of ``input``."""
-    # Indices and not zip: torch.compile of torch 2.6 refuses a zip of unequal lengths.
-    fits = (weight.shape[-d] in (1, input.shape[-d]) for d in range(1, weight.dim() + 1))
+    # Indices and ==: torch.compile of torch 2.6 refuses a zip of unequal lengths and finds no dynamic size in a tuple.
+    fits = (weight.shape[-d] == 1 or weight.shape[-d] == input.shape[-d] for d in range(1, weight.dim() + 1))
     if weight.dim() > input.dim() or not all(fits):
         raise ValueError(
             f"`{name}` must be broadcastable to `input` of shape {tuple(input.shape)}, got shape {tuple(weight.shape)}"
@@ -108,8 +119,9 @@ def _pair(input: Tensor, target: Tensor, counted: Tensor) -> tuple[Tensor, Tenso
     if target.is_floating_point():
         dtype = torch.promote_types(dtype, target.dtype)
     logits, positive = input.to(dtype), target.to(dtype)
-    # logsigmoid(-x) keeps every digit of log(1 - p), where log(1 - sigmoid(x)) has lost all of them by x = 17.
-    log_p = torch.nn.functional.logsigmoid(torch.stack([logits, -logits])).masked_fill(~counted, 0)
+    # logsigmoid(-x) keeps every digit of log(1 - p), where log(1 - sigmoid(x)) has lost all of them by x = 17. What is
+    # ignored is masked before it: behind it the zero gradient would meet the slope at a NaN logit. Infinity gives 0.
+    log_p = torch.nn.functional.logsigmoid(torch.stack([logits, -logits]).masked_fill(~counted, torch.inf))
     share = torch.stack([positive, 1 - positive]).masked_fill(~counted, 0)
     return log_p, share, counted.sum().to(dtype)
 
@@ -118,14 +130,25 @@ def _weigh(share: Tensor, weight: Tensor | None, input: Tensor) -> Tensor:
     if weight is None:
         return share
     check_broadcast("weight", weight, input)
-    return share * weight.to(share)
+    return share * weight.to(share.dtype)
+
+
+def _along_classes(alpha: Tensor, input: Tensor) -> Tensor:
+    class_dim = min(1, input.dim() - 1)
+    if input.dim() == 0 or alpha.shape != (input.shape[class_dim],):
+        raise ValueError(
+            f"`alpha` must be a number or hold one number for each class along axis {max(class_dim, 0)} of `input`, of "
+            f"shape {tuple(input.shape)}, got shape {tuple(alpha.shape)}"
+        )
+    return alpha.view([-1 if dim == class_dim else 1 for dim in range(input.dim())])
 
 
 def _classes(input: Tensor) -> Tensor:
     """Class index of the two entries of each element."""
     class_dim = min(1, input.dim() - 1)
     if input.dim() < 2 or input.shape[class_dim] == 1:
-        classes = torch.tensor([1, 0], device=input.device).view(2, *[1] * input.dim())
+        # Not torch.tensor([1, 0]): a copy from the host waits for the device.
+        classes = torch.arange(1, -1, -1, device=input.device).view(2, *[1] * input.dim())
     else:
         classes = torch.arange(input.shape[1], device=input.device).view(1, 1, -1, *[1] * (input.dim() - 2))
     return classes.expand(2, *input.shape)
@@ -149,15 +172,8 @@ def _elementwise(input: Tensor, target: Tensor, ignore_index: int) -> tuple[Tens
 def _one_hot(input: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Class indices as one target an element, and whether it counts."""
     _check(input, ignore_index)
+    check_class_indices(input, target)
     class_dim = min(1, input.dim() - 1)
-    expected = input.shape[:class_dim] + input.shape[class_dim + 1 :]
-    if input.dim() == 0 or target.shape != expected:
-        raise ValueError(
-            f"`target` must hold class indices of shape {tuple(expected)} for `input` of shape {tuple(input.shape)}, "
-            f"got shape {tuple(target.shape)}"
-        )
-    if target.dtype not in (torch.int64, torch.uint8):
-        raise TypeError(f"`target` must hold class indices as torch.int64 or torch.uint8, got {target.dtype}")
     target = target.long().unsqueeze(class_dim)
     counted = target != ignore_index
     ones = torch.zeros_like(input, dtype=torch.int64).scatter(class_dim, target * counted, 1)
@@ -166,5 +182,4 @@ def _one_hot(input: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, 
 
 def _check(input: Tensor, ignore_index: int) -> None:
     check_ignore_index(ignore_index)
-    if not input.is_floating_point():
-        raise TypeError(f"`input` must hold floating-point logits, got {input.dtype}")
+    check_logits(input)

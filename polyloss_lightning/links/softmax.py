@@ -3,7 +3,14 @@
 import torch
 from torch import Tensor
 
-from polyloss_lightning.links.entries import Entries, check_ignore_index, drop_impossible, output_dtype
+from polyloss_lightning.links.entries import (
+    Entries,
+    check_class_indices,
+    check_ignore_index,
+    check_logits,
+    drop_impossible,
+    output_dtype,
+)
 
 _NO_REDUCTION = 0  # how ATen spells reduction="none"
 
@@ -54,7 +61,7 @@ def softmax_entries(
         lacks = _rounded_off(log_p, log_p.gather(class_dim, likeliest).squeeze(class_dim), likeliest, class_dim)
         log_p = log_p + torch.zeros_like(log_p).scatter(class_dim, likeliest, lacks.unsqueeze(class_dim))
     if weight is not None:
-        weight = weight.to(log_p)
+        weight = weight.to(log_p.dtype)
 
     if not probabilities:
         target = target.long()
@@ -107,8 +114,7 @@ def _rounded_off(log_p: Tensor, log_pt: Tensor, index: Tensor, class_dim: int) -
 
 
 def _check(input: Tensor, target: Tensor, weight: Tensor | None, class_dim: int, probabilities: bool) -> None:
-    if not input.is_floating_point():
-        raise TypeError(f"`input` must hold floating-point logits, got {input.dtype}")
+    check_logits(input)
     if input.dim() == 0:
         raise ValueError("`input` must have a class axis: shape (C), (N, C) or (N, C, d1, ..., dk), got a scalar")
     num_classes = input.shape[class_dim]
@@ -119,14 +125,7 @@ def _check(input: Tensor, target: Tensor, weight: Tensor | None, class_dim: int,
                 f"floating-point dtype, got {target.dtype}"
             )
     else:
-        expected = input.shape[:class_dim] + input.shape[class_dim + 1 :]
-        if target.shape != expected:
-            raise ValueError(
-                f"`target` must hold class indices of shape {tuple(expected)} or probabilities of shape "
-                f"{tuple(input.shape)} for `input` of shape {tuple(input.shape)}, got shape {tuple(target.shape)}"
-            )
-        if target.dtype not in (torch.int64, torch.uint8):
-            raise TypeError(f"`target` must hold class indices as torch.int64 or torch.uint8, got {target.dtype}")
+        check_class_indices(input, target, f" or probabilities of shape {tuple(input.shape)}")
     if weight is not None and weight.shape != (num_classes,):
         raise ValueError(
             f"`weight` must have shape ({num_classes},), one entry a class, got shape {tuple(weight.shape)}"

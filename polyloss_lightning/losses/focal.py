@@ -23,7 +23,8 @@ class Poly1FocalLoss(PolyLoss):
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
         gamma: focusing exponent, at least 0; fractions too have finite gradients.
-        weight: class weights, one non-negative number a class; they multiply every term.
+        weight: class weights, one non-negative number a class; they multiply every term. This is where RetinaNet's
+            alpha goes, one for each class.
         ignore_index: class index whose samples count for nothing; for class indices only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``, with the denominators of cross-entropy: see
             :func:`~polyloss_lightning.functional.poly1_focal_loss`.

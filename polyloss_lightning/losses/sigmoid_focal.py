@@ -1,7 +1,9 @@
 """Poly-1 sigmoid focal loss as a module."""
 
 from collections.abc import Sequence
+from numbers import Real
 
+import torch
 from torch import Tensor
 
 from polyloss_lightning import polynomial
@@ -24,7 +26,8 @@ class Poly1SigmoidFocalLoss(PolyLoss):
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
-        alpha: weight of the positives in [0, 1], on every term; the negatives have ``1 - alpha``. -1 weighs neither.
+        alpha: weight of the positives in [0, 1], on every term; the negatives have ``1 - alpha``. -1 weighs neither. A
+            sequence or tensor holds one such number for each class along axis 1 (the only one of unbatched input).
         gamma: focusing exponent, at least 0; fractions too have finite gradients.
         weight: non-negative factor of each element, of a shape that broadcasts to the input; on every term.
         ignore_index: elements with this target count for nothing, so ``target.masked_fill(~mask, -100)`` masks them;
@@ -55,13 +58,14 @@ class Poly1SigmoidFocalLoss(PolyLoss):
         Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
     """
 
+    alpha: float | Tensor
     weight: Tensor | None
 
     def __init__(
         self,
         epsilon: float | Sequence[float] = 1.0,
         *,
-        alpha: float = 0.25,
+        alpha: float | Sequence[float] | Tensor = 0.25,
         gamma: float = 2.0,
         weight: Tensor | Sequence[float] | None = None,
         ignore_index: int = -100,
@@ -71,11 +75,14 @@ class Poly1SigmoidFocalLoss(PolyLoss):
     ) -> None:
         super().__init__(epsilon, reduction=reduction, num_terms=num_terms)
         check_ignore_index(ignore_index)
-        check_alpha(alpha)
         polynomial.check_gamma(gamma)
         check_target_format(target_format)
         self.register_buffer("weight", weight_tensor(weight, "weight"), persistent=False)
-        self.alpha = float(alpha)
+        if isinstance(alpha, (Tensor, Sequence)):
+            self.register_buffer("alpha", _alpha_of_classes(alpha), persistent=False)
+        else:
+            check_alpha(alpha)
+            self.alpha = float(alpha)
         self.gamma = float(gamma)
         self.ignore_index = ignore_index
         self.target_format = target_format
@@ -90,3 +97,20 @@ class Poly1SigmoidFocalLoss(PolyLoss):
             ignore_index=self.ignore_index,
             target_format=self.target_format,
         )
+
+
+def _alpha_of_classes(alpha: Tensor | Sequence[float]) -> Tensor:
+    """``alpha`` as a one-dimensional float tensor of numbers in [0, 1]."""
+    if isinstance(alpha, Tensor):
+        values = alpha.detach().clone() if alpha.is_floating_point() else alpha.float()
+    elif any(isinstance(entry, bool) or not isinstance(entry, Real) for entry in alpha):  # the letters of a string too
+        raise TypeError(f"`alpha` must be a number or hold one in [0, 1] for each class, got {alpha!r}")
+    else:
+        values = torch.tensor(alpha, dtype=torch.float32, device="cpu")  # also inside torch.device("meta"), as `weight`
+    if values.dim() != 1 or len(values) == 0:
+        raise ValueError(
+            f"`alpha` must be a number or have shape (C), one number a class, got shape {(*values.shape,)}"
+        )
+    if not values.is_meta and not bool(((values >= 0) & (values <= 1)).all()):
+        raise ValueError(f"`alpha` of each class must be in [0, 1], got {values.tolist()}")
+    return values

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyloss_lightning.data import long_tail_counts, long_tail_indices
@@ -24,7 +24,6 @@ def test_counts_are_the_published_exponential_profile():
     assert long_tail_counts([5000] * 10, 100)[-1] == 50
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=50), imbalances)
 def test_counts_fall_stay_available_and_leave_no_class_empty(available, imbalance):
     counts = long_tail_counts(available, imbalance)
@@ -38,7 +37,6 @@ def test_counts_do_not_depend_on_the_order_of_the_classes():
     assert long_tail_counts([90, 100, 80], 7) == long_tail_counts([80, 90, 100], 7)
 
 
-@settings(deadline=None, max_examples=60)
 @given(targets_of_all_classes, imbalances, st.integers(0, 2**31))
 def test_kept_samples_follow_the_counts_in_an_order_of_the_seed(targets, imbalance, seed):
     kept = long_tail_indices(targets, imbalance, seed)
@@ -48,7 +46,6 @@ def test_kept_samples_follow_the_counts_in_an_order_of_the_seed(targets, imbalan
     assert kept == long_tail_indices(torch.tensor(targets), imbalance, seed)
 
 
-@settings(deadline=None, max_examples=60)
 @given(targets_of_all_classes, imbalances, imbalances, st.integers(0, 2**31))
 def test_a_higher_imbalance_keeps_a_part_of_a_lower_one(targets, one, other, seed):
     fewer, more = (set(long_tail_indices(targets, imbalance, seed)) for imbalance in (max(one, other), min(one, other)))

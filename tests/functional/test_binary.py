@@ -117,6 +117,14 @@ class TestIgnoredElements:
         )
         torch.testing.assert_close(actual, expected)
 
+    @pytest.mark.parametrize("garbage", [torch.nan, torch.inf, -torch.inf])
+    def test_may_have_any_logit(self, garbage):
+        input, target = batch((3, 4), hard=True)
+        target[1, 2] = -100
+        expected = value_and_gradients(poly1_bce, input, target, epsilon=2.0)
+        input[1, 2] = garbage
+        torch.testing.assert_close(value_and_gradients(poly1_bce, input, target, epsilon=2.0), expected)
+
     def test_are_zero_without_reduction(self):
         input, target = batch((3, 2))
         target[1] = -100
@@ -163,6 +171,7 @@ def test_a_masked_negative_costs_nothing():
         (torch.zeros(3), torch.zeros(3), {"reduction": "avg"}, ValueError, "`reduction` .* got 'avg'"),
         (torch.zeros(3), torch.zeros(3), {"epsilon": torch.nan}, ValueError, "`epsilon` .* got nan"),
         (torch.zeros(3), torch.zeros(3), {"ignore_index": 0.5}, TypeError, "`ignore_index` .* got 0.5"),
+        (torch.zeros(3), torch.zeros(3), {"ignore_index": True}, TypeError, "`ignore_index` .* got True"),
     ],
 )
 def test_bad_input_is_refused_by_name(input, target, options, error, message):

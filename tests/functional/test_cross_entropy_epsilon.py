@@ -177,6 +177,8 @@ def test_the_default_is_epsilon_one_and_mean():
         ({"label_smoothing": 1.5}, ValueError, r"`label_smoothing` must be in \[0, 1\], got 1.5"),
         ({"label_smoothing": -0.1}, ValueError, r"`label_smoothing` must be in \[0, 1\], got -0.1"),
         ({"label_smoothing": math.nan}, ValueError, r"`label_smoothing` must be in \[0, 1\], got nan"),
+        ({"label_smoothing": True}, TypeError, "`label_smoothing` .* got True"),
+        ({"ignore_index": True}, TypeError, "`ignore_index` .* got True"),
         ({"weight": torch.ones(3)}, ValueError, r"`weight` must have shape \(4,\).* got shape \(3,\)"),
         ({"weight": torch.ones(1, 4)}, ValueError, r"`weight` must have shape \(4,\).* got shape \(1, 4\)"),
     ],

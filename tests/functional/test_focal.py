@@ -137,6 +137,7 @@ def test_a_one_hot_probability_is_its_class_index():
         (torch.tensor([0, 1, 1]), {"gamma": torch.nan}, ValueError, "`gamma` .* got nan"),
         (torch.tensor([0, 1, 1]), {"gamma": True}, TypeError, "`gamma` .* got True"),
         (torch.tensor([0, 1, 1]), {"weight": torch.ones(3)}, ValueError, r"`weight` .* got shape \(3,\)"),
+        (torch.tensor([0, 1, 1]), {"label_smoothing": True}, TypeError, "`label_smoothing` .* got True"),
         (torch.tensor([0, 1, 1]), {"label_smoothing": 2}, ValueError, "`label_smoothing` .* got 2"),
         (torch.tensor([0, 1, 1]), {"epsilon": []}, ValueError, "`epsilon` .* empty"),
     ],

@@ -148,6 +148,71 @@ def test_ignored_elements_count_for_nothing(ignore_index, dtype):
         torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("garbage", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("gamma", [0, 0.5, 2])
+def test_ignored_elements_may_have_any_logit(garbage, gamma):
+    def second_derivative(x):
+        loss = poly1_sigmoid_focal_loss(x, target, 2.0, gamma=gamma)
+        (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+        return loss, gradient, *torch.autograd.grad(gradient.square().sum(), x)
+
+    input, target = batch((3, 4), hard=True)
+    target[1, 2] = -100
+    expected = second_derivative(input.requires_grad_())
+    broken = input.detach().clone()
+    broken[1, 2] = garbage
+    torch.testing.assert_close(second_derivative(broken.requires_grad_()), expected)
+    leaf = input.detach().clone().index_fill(0, torch.tensor([1]), garbage).requires_grad_()
+    index = {"target_format": "class_index", "ignore_index": 0}
+    poly1_sigmoid_focal_loss(leaf, torch.tensor([1, 0, 2]), gamma=gamma, **index).backward()
+    assert leaf.grad.isfinite().all()
+    assert leaf.grad[1].count_nonzero() == 0
+
+
+class TestAlphaOfEachClass:
+    alpha = torch.tensor([0.0, 0.1, 0.25, 1.0], dtype=torch.float64)
+
+    @pytest.mark.parametrize("shape", [(4,), (6, 4), (3, 4, 2), (2, 4, 3, 2), (0, 4)])
+    @pytest.mark.parametrize("hard", [False, True])
+    def test_is_torchvision_class_by_class(self, shape, hard):
+        class_dim = min(1, len(shape) - 1)
+        for gamma in GAMMAS:
+            input, target = batch(shape, hard)
+            options = {"gamma": gamma, "reduction": "none"}
+            actual = value_and_gradients(
+                lambda *xq, **options: poly1_sigmoid_focal_loss(*xq, 0.0, alpha=self.alpha, **options).movedim(
+                    class_dim, 0
+                ),
+                input,
+                target,
+                **options,
+            )
+            columns = [
+                value_and_gradients(sigmoid_focal_loss, x, q, alpha=alpha.item(), **options)[0]
+                for alpha, x, q in zip(self.alpha, input.unbind(class_dim), target.unbind(class_dim), strict=True)
+            ]
+            torch.testing.assert_close(actual[0], torch.stack(columns), rtol=1e-10, atol=1e-12)
+
+    def test_has_the_gradients_of_torchvision(self):
+        input, target = batch((6, 4))
+        options = {"gamma": 1.5, "reduction": "sum"}
+        actual = value_and_gradients(poly1_sigmoid_focal_loss, input, target, epsilon=0.0, alpha=self.alpha, **options)
+        for c in range(4):
+            _, *expected = value_and_gradients(
+                sigmoid_focal_loss, input[:, c], target[:, c], alpha=self.alpha[c].item(), **options
+            )
+            torch.testing.assert_close([gradient[:, c] for gradient in actual[1:]], expected)
+
+    def test_that_is_equal_for_all_is_one_number(self):
+        input, index = batch((6, 4))[0], torch.randint(4, (6,))
+        for epsilon in (1.0, [2.0, -0.5]):
+            actual, expected = (
+                poly1_sigmoid_focal_loss(input, index, epsilon, alpha=alpha, target_format="class_index")
+                for alpha in (torch.full((4,), 0.3), 0.3)
+            )
+            torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize(
     ("target", "options", "error", "message"),
     [
@@ -163,6 +228,8 @@ def test_ignored_elements_count_for_nothing(ignore_index, dtype):
         (torch.zeros(3, 2), {"gamma": torch.inf}, ValueError, "`gamma` .* got inf"),
         (torch.zeros(3, 2), {"gamma": "2"}, TypeError, "`gamma` .* got '2'"),
         (torch.zeros(3, 2), {"weight": torch.ones(3)}, ValueError, r"`weight` .* got shape \(3,\)"),
+        (torch.zeros(3, 2), {"alpha": torch.ones(3)}, ValueError, r"`alpha` .* along axis 1 .* got shape \(3,\)"),
+        (torch.zeros(3, 2), {"alpha": torch.ones(3, 2)}, ValueError, r"`alpha` .* got shape \(3, 2\)"),
         (torch.zeros(3, 2), {"reduction": "avg"}, ValueError, "`reduction` .* got 'avg'"),
         (torch.zeros(3, 2), {"num_terms": 0}, ValueError, "`num_terms` .* got 0"),
     ],

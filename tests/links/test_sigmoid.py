@@ -58,3 +58,9 @@ def test_class_indices_are_one_hot_and_ignored_by_sample():
     entries = sigmoid_focal_entries(INPUT, torch.tensor([1, 0]), alpha=-1, ignore_index=0, target_format="class_index")
     assert entries.weight.tolist() == [[[0, 1, 0], [0, 0, 0]], [[1, 0, 1], [0, 0, 0]]]
     assert entries.denominator == 3
+
+
+@pytest.mark.parametrize("options", [{"weight": torch.ones(3)}, {"pos_weight": torch.ones(3)}])
+def test_weights_on_another_device_are_not_copied_at_every_step(options):
+    with pytest.raises(RuntimeError, match="device"):
+        sigmoid_entries(INPUT.to("meta"), TARGET.to("meta"), **options)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import polyloss_lightning as pl
 from polyloss_lightning import PolyLoss, polynomial
@@ -35,7 +36,7 @@ class Member:
 
     def call(self, input, target, epsilon=2.0, **options):
         options = {**self.options, **options}
-        tensors = {k: torch.tensor(v) for k, v in options.items() if k in ("weight", "pos_weight")}
+        tensors = {k: torch.tensor(v) for k, v in options.items() if isinstance(v, list)}
         return self.function(input, target, epsilon, **{**options, **tensors})
 
     def batch(self, n=6, dtype=torch.float64):
@@ -68,9 +69,14 @@ FAMILY = [
     *(
         Member(*SIGMOID_FOCAL, target, options)
         for target in ("multi_hot", "dense")
-        for options in ({}, {"weight": WEIGHT, "alpha": -1, "gamma": 0.5}, {"num_terms": 3, "gamma": 1})
+        for options in (
+            {},
+            {"weight": WEIGHT, "alpha": -1, "gamma": 0.5},
+            {"num_terms": 3, "gamma": 1},
+            {"alpha": [0.1, 0.9, 0, 1]},
+        )
     ),
-    Member(*SIGMOID_FOCAL, "index", {"target_format": "class_index", "gamma": 1.5}),
+    Member(*SIGMOID_FOCAL, "index", {"target_format": "class_index", "alpha": [0.1, 0.9, 0, 1], "gamma": 1.5}),
 ]
 with_family = pytest.mark.parametrize("member", FAMILY, ids=str)
 
@@ -180,6 +186,49 @@ def test_meta_tensors_have_the_shape_and_dtype_of_the_loss(member, reduction):
     assert (result.shape, result.dtype) == (real.shape, real.dtype)
 
 
+class NothingWaits(TorchDispatchMode):
+    """Fails on operators that take data from the host, or a number or shape from the device: on CUDA they wait."""
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        waits = {"lift_fresh", "_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2"}
+        assert operator.overloadpacket.__name__ not in waits, operator
+        return operator(*args, **(kwargs or {}))
+
+
+@with_family
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("device", ["cpu", "meta"])  # a meta tensor has no number to read and meets no host tensor
+def test_no_step_waits_for_the_device(member, reduction, device):
+    loss = member.build(reduction=reduction).to(device)
+    input, target = (tensor.to(device) for tensor in member.batch())
+    input.requires_grad_()
+    with NothingWaits():
+        loss(input, target).sum().backward()
+        loss.base_loss(input, target)
+
+
+@pytest.mark.parametrize("module", [BCE[0], SIGMOID_FOCAL[0]])
+@pytest.mark.parametrize("shape", [(), (4,), (4, 1)])
+def test_no_step_with_one_logit_a_sample_waits(module, shape):
+    input, target = torch.randn(shape, requires_grad=True), torch.rand(shape)
+    with NothingWaits():
+        module()(input, target).backward()
+
+
+if torch.cuda.is_available():
+
+    @with_family
+    def test_no_step_waits_for_the_gpu(member):
+        loss = member.build().cuda()
+        input, target = (tensor.cuda() for tensor in member.batch())
+        input.requires_grad_()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            loss(input, target).backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
 @with_family
 def test_a_loss_comes_out_of_yaml(member):
     parser = ArgumentParser()
@@ -197,6 +246,7 @@ def test_a_loss_comes_out_of_yaml(member):
     [
         ({"reduction": "average"}, ValueError, "`reduction` .* got 'average'"),
         ({"ignore_index": 0.5}, TypeError, "`ignore_index` .* got 0.5"),
+        ({"ignore_index": True}, TypeError, "`ignore_index` .* got True"),
         ({"num_terms": 0}, ValueError, "`num_terms` .* got 0"),
         ({"weight": [1.0, -1.0]}, ValueError, r"`weight` must hold finite numbers .* got \[1.0, -1.0\]"),
         ({"weight": "balanced"}, TypeError, "`weight` must be None, .* got 'balanced'"),
@@ -214,9 +264,17 @@ def test_bad_options_are_refused_by_name_at_construction(module, options, error,
         (pl.Poly1FocalLoss, {"gamma": -1}, ValueError, "`gamma` .* got -1"),
         (pl.Poly1FocalLoss, {"gamma": None}, TypeError, "`gamma` .* got None"),
         (pl.Poly1FocalLoss, {"label_smoothing": 2}, ValueError, "`label_smoothing` .* got 2"),
+        (pl.Poly1FocalLoss, {"label_smoothing": True}, TypeError, "`label_smoothing` .* got True"),
         (pl.Poly1SigmoidFocalLoss, {"gamma": torch.nan}, ValueError, "`gamma` .* got nan"),
         (pl.Poly1SigmoidFocalLoss, {"alpha": 1.5}, ValueError, "`alpha` .* got 1.5"),
         (pl.Poly1SigmoidFocalLoss, {"alpha": "auto"}, TypeError, "`alpha` .* got 'auto'"),
+        (pl.Poly1SigmoidFocalLoss, {"alpha": None}, TypeError, "`alpha` .* got None"),
+        (pl.Poly1SigmoidFocalLoss, {"alpha": True}, TypeError, "`alpha` .* got True"),
+        (pl.Poly1SigmoidFocalLoss, {"alpha": [0.5, True]}, TypeError, r"`alpha` .* got \[0.5, True\]"),
+        (pl.Poly1SigmoidFocalLoss, {"alpha": [0.5, -1]}, ValueError, r"`alpha` .* got \[0.5, -1.0\]"),
+        (pl.Poly1SigmoidFocalLoss, {"alpha": [0.5, torch.nan]}, ValueError, "`alpha` .* nan"),
+        (pl.Poly1SigmoidFocalLoss, {"alpha": []}, ValueError, r"`alpha` .* got shape \(0,\)"),
+        (pl.Poly1SigmoidFocalLoss, {"alpha": torch.ones(2, 1)}, ValueError, r"`alpha` .* got shape \(2, 1\)"),
         (pl.Poly1SigmoidFocalLoss, {"target_format": "index"}, ValueError, "`target_format` .* got 'index'"),
         (pl.Poly1BCEWithLogitsLoss, {"pos_weight": [-1.0]}, ValueError, r"`pos_weight` .* got \[-1.0\]"),
     ],

@@ -5,73 +5,91 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from polyloss_lightning import Poly1CrossEntropyLoss, poly1_cross_entropy
+import polyloss_lightning as pl
 
 # torch compiles its decompositions for forward mode with its own deprecated function.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script.* is deprecated:FutureWarning")
 
 CLASSES = 4
 WEIGHT = torch.tensor([0.5, 2.0, 1.0, 3.0], dtype=torch.float64)
-OPTIONS = [
-    {},
-    {"weight": WEIGHT},
-    {"label_smoothing": 0.1},
-    {"weight": WEIGHT, "label_smoothing": 0.1, "num_terms": 3},
-]
-with_options = pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "plain")
-with_targets = pytest.mark.parametrize("soft", [False, True], ids=["index", "soft"])
 
 
-def batch(soft, n=6):
-    input = torch.randn(n, CLASSES, dtype=torch.float64)
-    if soft:
-        return input, torch.randn(n, CLASSES, dtype=torch.float64).softmax(1)
-    return input, torch.randint(CLASSES, (n,)).index_fill(0, torch.tensor([0]), -100)
+def index(n):
+    return torch.randint(CLASSES, (n,)).index_fill(0, torch.tensor([0]), -100)
 
 
-@with_options
-@with_targets
+def soft(n):
+    return torch.randn(n, CLASSES, dtype=torch.float64).softmax(1)
+
+
+def multi_hot(n):
+    return torch.rand(n, CLASSES, dtype=torch.float64).round().index_fill(0, torch.tensor([0]), -100)
+
+
+CE = pl.Poly1CrossEntropyLoss
+SMOOTHED = {"weight": WEIGHT, "label_smoothing": 0.1, "num_terms": 3}
+FAMILY = {
+    "cross_entropy": (CE, {}, index),
+    "cross_entropy-weight": (CE, {"weight": WEIGHT}, index),
+    "cross_entropy-smoothing": (CE, {"label_smoothing": 0.1}, index),
+    "cross_entropy-smoothing-weight": (CE, SMOOTHED, index),
+    "cross_entropy-soft": (CE, {}, soft),
+    "cross_entropy-soft-weight": (CE, {"weight": WEIGHT}, soft),
+    "cross_entropy-soft-smoothing": (CE, {"label_smoothing": 0.1}, soft),
+    "cross_entropy-soft-smoothing-weight": (CE, SMOOTHED, soft),
+    "focal": (pl.Poly1FocalLoss, {"gamma": 2.0}, index),
+    "focal-fraction": (pl.Poly1FocalLoss, {"gamma": 0.5, "weight": WEIGHT, "label_smoothing": 0.1}, index),
+    "focal-soft": (pl.Poly1FocalLoss, {"gamma": 1.5, "num_terms": 3}, soft),
+    "binary": (pl.Poly1BCEWithLogitsLoss, {"pos_weight": WEIGHT}, multi_hot),
+    "binary-soft": (pl.Poly1BCEWithLogitsLoss, {"weight": WEIGHT, "num_terms": 3}, soft),
+    "sigmoid_focal": (pl.Poly1SigmoidFocalLoss, {}, multi_hot),
+    "sigmoid_focal-fraction": (pl.Poly1SigmoidFocalLoss, {"gamma": 0.5, "weight": WEIGHT}, multi_hot),
+    "sigmoid_focal-soft": (pl.Poly1SigmoidFocalLoss, {"gamma": 1.5, "alpha": -1, "num_terms": 3}, soft),
+    "sigmoid_focal-index": (pl.Poly1SigmoidFocalLoss, {"target_format": "class_index"}, index),
+    "sigmoid_focal-alpha": (pl.Poly1SigmoidFocalLoss, {"alpha": [0.1, 0.9, 0.0, 1.0]}, multi_hot),
+}
+
+
+def with_losses(*names):
+    values = [FAMILY[name] for name in names]
+    return pytest.mark.parametrize(("module", "options", "targets"), values, ids=names)
+
+
+with_family = with_losses(*FAMILY)
+# Tracing takes seconds: without the members whose options others have together.
+TRACED = [name for name in FAMILY if not name.endswith(("entropy-weight", "-soft-weight", "-smoothing"))]
+
+
+def batch(targets, n=5):
+    return torch.randn(n, CLASSES, dtype=torch.float64), targets(n)
+
+
+@with_family
 class TestFunc:
-    def test_vmap_is_a_loop(self, options, soft):
-        input, target = batch(soft)
-
-        def loss(row, label):
-            return poly1_cross_entropy(row, label, 2.0, reduction="sum", **options)
-
+    def test_vmap_is_a_loop(self, module, options, targets):
+        loss, (input, target) = module(2.0, reduction="sum", **options), batch(targets)
         looped = torch.stack([loss(row, label) for row, label in zip(input, target, strict=True)])
         torch.testing.assert_close(torch.vmap(loss)(input, target), looped)
         shared = torch.vmap(loss, in_dims=(0, None))(input, target[1])
         torch.testing.assert_close(shared, torch.stack([loss(row, target[1]) for row in input]))
 
-    def test_gradients_of_single_samples(self, options, soft):
-        input, target = batch(soft)
-
-        def loss(row, label):
-            return poly1_cross_entropy(row, label, 2.0, reduction="sum", **options)
-
+    def test_gradients_of_single_samples(self, module, options, targets):
+        loss, (input, target) = module(2.0, reduction="sum", **options), batch(targets)
         each = torch.vmap(torch.func.grad(loss))(input, target)
         input.requires_grad_()
-        (expected,) = torch.autograd.grad(poly1_cross_entropy(input, target, 2.0, reduction="sum", **options), input)
-        torch.testing.assert_close(each, expected)
+        torch.testing.assert_close(each, torch.autograd.grad(loss(input, target), input)[0])
 
-    def test_jvp_is_the_gradient_times_the_tangent(self, options, soft):
-        input, target = batch(soft)
+    def test_jvp_is_the_gradient_times_the_tangent(self, module, options, targets):
+        loss, (input, target) = module((2.0, -0.5), **options), batch(targets)
         tangent = torch.randn_like(input)
+        _, forward = torch.func.jvp(lambda x: loss(x, target), (input,), (tangent,))
+        expected = (torch.func.grad(lambda x: loss(x, target))(input) * tangent).sum()
+        torch.testing.assert_close(forward, expected)
 
-        def loss(input):
-            return poly1_cross_entropy(input, target, (2.0, -0.5), **options)
-
-        _, forward = torch.func.jvp(loss, (input,), (tangent,))
-        torch.testing.assert_close(forward, (torch.func.grad(loss)(input) * tangent).sum())
-
-    def test_hessian_is_that_of_reverse_over_reverse(self, options, soft):
-        input, target = batch(soft, n=3)
-
-        def loss(input):
-            return poly1_cross_entropy(input, target, 2.0, **options)
-
-        expected = torch.autograd.functional.hessian(loss, input)
-        torch.testing.assert_close(torch.func.hessian(loss)(input), expected)
+    def test_hessian_is_that_of_reverse_over_reverse(self, module, options, targets):
+        loss, (input, target) = module(2.0, **options), batch(targets, n=2)
+        expected = torch.autograd.functional.hessian(lambda x: loss(x, target), input)
+        torch.testing.assert_close(torch.func.hessian(lambda x: loss(x, target))(input), expected)
 
 
 class CountingBackend:
@@ -100,97 +118,99 @@ def assert_compiled_equals_eager(run, loss, input, target):
 
 
 class TestCompile:
-    @with_targets
-    @pytest.mark.parametrize("num_terms", [None, 3])
-    def test_moving_epsilon_needs_two_graphs(self, soft, num_terms):
-        loss, counter = Poly1CrossEntropyLoss(0.5, num_terms=num_terms), CountingBackend()
+    @with_losses(*TRACED)
+    def test_a_moving_epsilon_needs_two_graphs(self, module, options, targets):
+        loss, counter = module(0.5, **options), CountingBackend()
         run = compiled(loss, backend=counter)
-        input, target = batch(soft)
         for epsilon in (0.5, -1.0, 0.0, 1.0, 2.0, 3.3, 4.7):
             loss.epsilon = epsilon
-            assert_compiled_equals_eager(run, loss, input, target)
+            assert_compiled_equals_eager(run, loss, *batch(targets))
         assert counter.graphs <= 2
 
-    def test_moving_epsilon_of_the_function_needs_two_graphs(self):
-        counter = CountingBackend()
-        run = compiled(poly1_cross_entropy, backend=counter)
-        input, target = batch(soft=False)
-        for epsilon in (0.5, -1.0, 0.0, 1.0, 2.0, 3.3, 4.7):
-            torch.testing.assert_close(run(input, target, epsilon), poly1_cross_entropy(input, target, epsilon))
-        assert counter.graphs <= 2
+    @with_losses(*TRACED)
+    def test_forward_and_backward_through_aot_autograd(self, module, options, targets):
+        loss = module((1.0, -0.5), **options)
+        assert_compiled_equals_eager(compiled(loss, backend="aot_eager"), loss, *batch(targets))
 
-    @pytest.mark.parametrize("options", [{}, OPTIONS[-1]])
-    @with_targets
-    def test_forward_and_backward_through_aot_autograd(self, options, soft):
-        loss = Poly1CrossEntropyLoss((1.0, -0.5), **options)
-        assert_compiled_equals_eager(compiled(loss, backend="aot_eager"), loss, *batch(soft))
-
-    @pytest.mark.parametrize("reduction", ["none", "sum"])
-    def test_dynamic_batch(self, reduction):
-        loss, counter = Poly1CrossEntropyLoss(reduction=reduction, label_smoothing=0.1), CountingBackend()
+    @with_losses("cross_entropy-smoothing", "focal", "binary", "sigmoid_focal-alpha")
+    def test_a_dynamic_batch_needs_one_graph(self, module, options, targets):
+        loss, counter = module(reduction="none", **options), CountingBackend()
         run = compiled(loss, backend=counter, dynamic=True)
         for n in (3, 5, 8):
-            assert_compiled_equals_eager(run, loss, *batch(soft=False, n=n))
+            assert_compiled_equals_eager(run, loss, *batch(targets, n))
         assert counter.graphs == 1
 
-    @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo looks at it
-    def test_observed_loss_still_trains(self):
-        loss, seen = Poly1CrossEntropyLoss(), []
-        model = torch.nn.Linear(3, CLASSES).double()
-        torch.compiler.reset()
-        step = torch.compile(lambda x, y: loss(model(x), y), backend="aot_eager")  # a graph break is allowed
-        x, y = torch.randn(8, 3, dtype=torch.float64), torch.randint(CLASSES, (8,))
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-        losses = []
-        with loss.register_observer(seen.append):
-            for _ in range(5):
-                optimizer.zero_grad()
-                result = step(x, y)
-                result.backward()
-                optimizer.step()
-                losses.append(result.item())
-        assert losses[-1] < losses[0]
-        assert len(seen) == 5
-        assert not seen[0].log_p.requires_grad
-        step(x, y)
-        assert len(seen) == 5
+
+@pytest.mark.parametrize(
+    ("function", "targets"),
+    [
+        (pl.poly1_cross_entropy, index),
+        (pl.poly1_focal_loss, index),
+        (pl.poly1_binary_cross_entropy_with_logits, multi_hot),
+        (pl.poly1_sigmoid_focal_loss, multi_hot),
+    ],
+)
+def test_a_moving_epsilon_of_the_function_needs_two_graphs(function, targets):
+    counter, (input, target) = CountingBackend(), batch(targets)
+    run = compiled(function, backend=counter)
+    for epsilon in (0.5, -1.0, 0.0, 1.0, 2.0, 3.3, 4.7):
+        torch.testing.assert_close(run(input, target, epsilon), function(input, target, epsilon))
+    assert counter.graphs <= 2
 
 
-@pytest.mark.parametrize("options", [{}, OPTIONS[-1]])
-@with_targets
-def test_export_with_a_dynamic_batch(options, soft):
-    loss = Poly1CrossEntropyLoss(2.0, **options)
-    n = torch.export.Dim("n", min=2)
-    program = torch.export.export(loss, batch(soft), dynamic_shapes=({0: n}, {0: n}), strict=True)
+@pytest.mark.parametrize(
+    ("function", "targets"), [(pl.poly1_focal_loss, index), (pl.poly1_sigmoid_focal_loss, multi_hot)]
+)
+def test_a_moving_gamma_of_the_function_compiles(function, targets):
+    input, target = batch(targets)
+    run = compiled(function, backend="eager")
+    for gamma in (2.0, 0.5, 1.5, 0.0, 1.0):
+        torch.testing.assert_close(run(input, target, gamma=gamma), function(input, target, gamma=gamma))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo looks at it
+def test_an_observed_loss_still_trains_where_it_is_compiled():
+    loss, seen = CE(), []
+    model = torch.nn.Linear(3, CLASSES).double()
+    torch.compiler.reset()
+    step = torch.compile(lambda x, y: loss(model(x), y), backend="aot_eager")  # a graph break is allowed
+    x, y = torch.randn(8, 3, dtype=torch.float64), torch.randint(CLASSES, (8,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    losses = []
+    with loss.register_observer(seen.append):
+        for _ in range(5):
+            optimizer.zero_grad()
+            result = step(x, y)
+            result.backward()
+            optimizer.step()
+            losses.append(result.item())
+    assert losses[-1] < losses[0]
+    assert len(seen) == 5
+    assert not seen[0].log_p.requires_grad
+    step(x, y)
+    assert len(seen) == 5
+
+
+@with_losses(*TRACED)
+def test_export_with_a_dynamic_batch(module, options, targets):
+    loss, n = module(2.0, **options), torch.export.Dim("n", min=2)
+    program = torch.export.export(loss, batch(targets), dynamic_shapes=({0: n}, {0: n}), strict=True)
     for size in (2, 9):
-        input, target = batch(soft, n=size)
+        input, target = batch(targets, n=size)
         torch.testing.assert_close(program.module()(input, target), loss(input, target))
 
 
-@with_options
-@with_targets
+@with_family
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_fake_tensors_have_the_shape_and_dtype_of_the_loss(options, soft, reduction):
-    loss = Poly1CrossEntropyLoss(reduction=reduction, **options)
-    input, target = batch(soft)
+def test_fake_tensors_have_the_shape_and_dtype_of_the_loss(module, options, targets, reduction):
+    loss, (input, target) = module(reduction=reduction, **options), batch(targets)
     real = loss(input, target)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake = loss(mode.from_tensor(input), mode.from_tensor(target))
     assert (fake.shape, fake.dtype) == (real.shape, real.dtype)
 
 
-@with_options
-@with_targets
-def test_meta_tensors_have_the_shape_and_dtype_of_the_loss(options, soft):
-    loss = Poly1CrossEntropyLoss(reduction="none", **options)
-    input, target = batch(soft)
-    real = loss(input, target)
-    result = loss.to("meta")(input.to("meta"), target.to("meta"))
-    assert result.is_meta
-    assert (result.shape, result.dtype) == (real.shape, real.dtype)
-
-
 def test_epsilon_zero_under_vmap_is_torch_under_vmap():
     input, target = torch.randn(3, 5, CLASSES), torch.randint(CLASSES, (3, 5))
-    ours = torch.vmap(lambda input, target: poly1_cross_entropy(input, target, 0.0))(input, target)
+    ours = torch.vmap(lambda input, target: pl.poly1_cross_entropy(input, target, 0.0))(input, target)
     torch.testing.assert_close(ours, torch.vmap(F.cross_entropy)(input, target))

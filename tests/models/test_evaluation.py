@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyloss_lightning.models.evaluation import ClassificationMetrics
@@ -18,7 +18,6 @@ def computed(logits, target, batch_sizes):
     return {name: float(value) for name, value in metrics.compute().items()}
 
 
-@settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(1, 30))
 def test_values_are_those_of_scikit_learn_and_torch_over_all_samples(seed, num_classes, first_batch):
     generator = torch.Generator().manual_seed(seed)
