@@ -26,6 +26,9 @@ DEFAULT_LOSSES: tuple[LossName, ...] = (
 )
 
 
+_NO_TARGET = -(2**31)  # torch's binary cross-entropy ignores no target, not -100 either
+
+
 class Call(NamedTuple):
     """A call of one of torch's loss functions, its arguments named as the links name them."""
 
@@ -100,7 +103,13 @@ def _bind_binary_cross_entropy(
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
 ) -> Call:
-    arguments = {"input": input, "target": target, "weight": weight, "pos_weight": pos_weight}
+    arguments = {
+        "input": input,
+        "target": target,
+        "weight": weight,
+        "pos_weight": pos_weight,
+        "ignore_index": _NO_TARGET,
+    }
     return Call(_reduction(size_average, reduce, reduction), arguments)
 
 

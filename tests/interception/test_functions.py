@@ -51,6 +51,14 @@ def test_cross_entropy_keeps_every_option(
     both(logits, actual, expected)
 
 
+def test_binary_cross_entropy_ignores_no_target_as_torch_does(logits):
+    target = torch.rand(8, CLASSES).masked_fill(torch.eye(8, CLASSES) == 1, -100.0)
+    expected = F.binary_cross_entropy_with_logits(logits.double(), target.double())
+    with override_losses(0.0):
+        actual = F.binary_cross_entropy_with_logits(logits, target)
+    both(logits, actual, expected)
+
+
 @pytest.mark.parametrize("call", [nn.CrossEntropyLoss(), imported_by_name, nn.functional.cross_entropy])
 def test_it_is_replaced_by_whatever_name_it_is_called(softmax_reference, logits, target, call):
     with override_losses(2.0):
