@@ -25,6 +25,10 @@ class Model(nn.Module):
         return self.criterion(self.net(x).relu(), target)
 
 
+# Inductor of torch 2.6 has wrong gradients of cross_entropy(linear(x).relu()) on some CPUs, without an override too.
+BACKENDS = ["eager", "aot_eager", *(["inductor"] if torch.__version__ >= (2, 7) else [])]
+
+
 @pytest.fixture(autouse=True)
 def _fresh_compiler():
     torch.compiler.reset()
@@ -56,7 +60,7 @@ def step(model, x=X, target=TARGET):
 
 
 @pytest.mark.parametrize("part", [whole, submodule, criterion])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_two_graphs_serve_a_moving_epsilon(part, backend):
     model, plain = Model(), Model()
     plain.load_state_dict(model.state_dict())
