@@ -10,6 +10,7 @@ from polyloss_lightning import polynomial
 from polyloss_lightning.callbacks.namespaces import Callback
 from polyloss_lightning.callbacks.progress import Interval
 from polyloss_lightning.callbacks.schedule_clock import ScheduleClock, log_epsilon
+from polyloss_lightning.interception.scope import without_wrappers
 from polyloss_lightning.losses import PolyLoss
 from polyloss_lightning.schedules import Schedule
 from polyloss_lightning.schedules.base import Value
@@ -137,7 +138,7 @@ class EpsilonScheduler(Callback):
             if isinstance(module, PolyLoss)
         }
         # What torch.compile wraps is found by the path that it has in the user's code.
-        available = {_without_wrappers(path): module for path, module in every.items()}
+        available = {without_wrappers(path): module for path, module in every.items()}
         for path in self.loss or available:
             if path not in available:
                 raise ValueError(f"`loss` must be among the paths {sorted(available)} of the losses, got {path!r}")
@@ -162,9 +163,5 @@ class EpsilonScheduler(Callback):
         self._names = (
             ("poly/epsilon",)
             if len(losses) == every
-            else tuple(f"poly/{_without_wrappers(path)}/epsilon" for path in self._paths)
+            else tuple(f"poly/{without_wrappers(path)}/epsilon" for path in self._paths)
         )
-
-
-def _without_wrappers(path: str) -> str:
-    return ".".join(part for part in path.split(".") if part != "_orig_mod")

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import lightning.pytorch as pl
 
+from polyloss_lightning.interception.scope import without_wrappers
 from polyloss_lightning.losses import PolyLoss
 from polyloss_lightning.observation import Observable
 
@@ -26,9 +27,7 @@ def find_observables(
         ValueError: if there is none, or not the one that was asked for.
     """
     found: dict[str, Observable] = {
-        ".".join(part for part in path.split(".") if part != "_orig_mod"): module
-        for path, module in pl_module.named_modules()
-        if isinstance(module, PolyLoss)
+        without_wrappers(path): module for path, module in pl_module.named_modules() if isinstance(module, PolyLoss)
     }
     for callback in find_callbacks(trainer, pl.Callback):
         if callable(observables := getattr(callback, "observables", None)):
