@@ -71,6 +71,5 @@ def poly1_focal_loss(
         weight=weight,
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
-        precise=gamma != 0,
     )
     return reduce(polynomial.value(entries.log_p, epsilon, gamma, num_terms), entries, reduction)

@@ -81,5 +81,4 @@ class Poly1FocalLoss(PolyLoss):
             weight=self.weight,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
-            precise=self.gamma != 0,
         )

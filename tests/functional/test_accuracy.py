@@ -57,7 +57,7 @@ def tolerance(dtype, atol, rtol=2e-5):
 
 
 def assert_exact(loss, exact, input, autocast, atol, rtol=2e-5):
-    """``atol`` is for what cancels, or for the rounding of torch's log_softmax."""
+    """``atol`` is for what cancels."""
     expected = value_and_gradient(exact, input.double())
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         actual = value_and_gradient(loss, input)
@@ -82,18 +82,18 @@ class TestIsExactHoweverConfident:
             lambda x: exact_softmax(x, q, gamma, epsilon),
             samples().to(dtype),
             autocast,
-            atol=1e-6 if target is SHARES else 5e-7 if gamma == 0 else 1e-37,
+            atol=1e-6 if target is SHARES else 1e-37,
         )
 
     @pytest.mark.parametrize("target", [INDEX, ONE_HOT, SHARES], ids=["index", "one_hot", "soft"])
-    def test_cross_entropy_but_for_the_rounding_of_log_softmax(self, target, epsilon, autocast, dtype):
+    def test_cross_entropy(self, target, epsilon, autocast, dtype):
         q = (ONE_HOT if target is INDEX else target.expand_as(ONE_HOT)).double()
         assert_exact(
             lambda x: poly1_cross_entropy(x, target if target is INDEX else q.to(dtype), epsilon, reduction="none"),
             lambda x: exact_softmax(x, q, 0, epsilon),
             samples().to(dtype),
             autocast,
-            atol=1e-6 if target is SHARES else 5e-7,
+            atol=1e-6 if target is SHARES else 1e-37,
         )
 
     @pytest.mark.parametrize("gamma", GAMMAS)
@@ -123,19 +123,31 @@ class TestIsExactHoweverConfident:
 
 
 @pytest.mark.parametrize("size", [1e-4, 1e-8, 1e-12, 1e-30])
-def test_the_correction_keeps_its_accuracy_where_the_cross_entropy_is_tiny(size):
-    lead = -torch.tensor(size, dtype=torch.float64).expm1().log().float()  # softplus(-lead) is the size
-    expected = torch.sigmoid(-lead.double()).float()
-    binary = [
-        poly1_binary_cross_entropy_with_logits(lead, torch.tensor(1.0), epsilon, reduction="sum") for epsilon in (1, 0)
-    ]
-    torch.testing.assert_close(binary[0] - binary[1], expected, rtol=1e-5, atol=0)
-    log_p = torch.tensor(-size)
-    correction = polynomial.value(log_p, (1.0,)) - polynomial.value(log_p, (0.0,))
-    torch.testing.assert_close(correction, torch.tensor(size), rtol=1e-4, atol=0)
+class TestTheCorrectionKeepsItsAccuracyWhereTheCrossEntropyIsTiny:
+    """The size is the cross-entropy, and to first order the correction with epsilon 1."""
 
+    def lead(self, size):
+        """The logit gap of which ``softplus(-lead)`` is the size."""
+        return -torch.tensor(size, dtype=torch.float64).expm1().log().float()
 
-def test_the_correction_of_cross_entropy_of_float64_logits_keeps_its_accuracy_at_1e_8():
-    input = torch.tensor([[18.420680743952367, 0.0]], dtype=torch.float64)  # 1 - Pt is 1e-8
-    losses = [poly1_cross_entropy(input, torch.tensor([0]), epsilon) for epsilon in (1e6, 0.0)]
-    torch.testing.assert_close(losses[0] - losses[1], torch.tensor(1e-2, dtype=torch.float64), rtol=1e-7, atol=0)
+    def test_polynomial(self, size):
+        log_p = torch.tensor(-size)
+        correction = polynomial.value(log_p, (1.0,)) - polynomial.value(log_p, (0.0,))
+        torch.testing.assert_close(correction, torch.tensor(size), rtol=1e-4, atol=0)
+
+    @pytest.mark.parametrize("loss", [poly1_cross_entropy, lambda *args: poly1_focal_loss(*args, gamma=0.0)])
+    @pytest.mark.parametrize("one_hot", [False, True])
+    def test_softmax_losses(self, one_hot, loss, size):
+        input = torch.stack([self.lead(size), torch.tensor(0.0)]).unsqueeze(0).requires_grad_()
+        target = torch.tensor([[1.0, 0.0]]) if one_hot else torch.tensor([0])
+        correction = loss(input, target, 1.0) - loss(input, target, 0.0)
+        (gradient,) = torch.autograd.grad(correction, input)
+        miss = torch.sigmoid(-(input[:, 0] - input[:, 1]).detach().double())
+        torch.testing.assert_close(correction.detach(), miss.squeeze().float(), rtol=1e-5, atol=0)
+        slope = -(miss * (1 - miss)).float().unsqueeze(1) * torch.tensor([1.0, -1.0])
+        torch.testing.assert_close(gradient, slope, rtol=1e-5, atol=0)
+
+    def test_binary_cross_entropy(self, size):
+        lead = self.lead(size)
+        losses = [poly1_binary_cross_entropy_with_logits(lead, torch.tensor(1.0), epsilon) for epsilon in (1, 0)]
+        torch.testing.assert_close(losses[0] - losses[1], torch.sigmoid(-lead.double()).float(), rtol=1e-5, atol=0)
