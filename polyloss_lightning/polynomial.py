@@ -79,6 +79,7 @@ def value(
     gamma: float = 0.0,
     num_terms: int | None = None,
     miss: Tensor | None = None,
+    u: Tensor | None = None,
 ) -> Tensor:
     r"""Value of the polynomial for each entry; finite wherever ``log_p`` is, with its first two derivatives.
 
@@ -88,6 +89,7 @@ def value(
         gamma: focusing exponent, at least 0.
         num_terms: keep only the first terms of the series; None keeps all.
         miss: the :math:`1-P_t` that ``gamma`` acts on, where it is not that of ``log_p``.
+        u: the :math:`1-P_t` of ``log_p``, where it is at hand.
 
     Returns:
         Tensor of the shape of ``log_p``.
@@ -96,8 +98,9 @@ def value(
         >>> value(torch.tensor([0.5]).log(), [1.0])
         tensor([1.1931])
     """
-    # 1 - exp(log_p) has lost every digit at log_p = -1e-8; expm1 keeps them all.
-    u = -torch.expm1(log_p)
+    if u is None:
+        # 1 - exp(log_p) has lost every digit at log_p = -1e-8; expm1 keeps them all.
+        u = -torch.expm1(log_p)
     if num_terms is None:
         unfocused = u * _horner(epsilon, u) - log_p
     else:

@@ -1,9 +1,11 @@
-"""From one value an entry to the loss: class sum, then none, mean or sum by torch's rules."""
+"""From entries to the loss: one value an entry, class sum, then none, mean or sum by torch's rules."""
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor
 
+from polyloss_lightning import polynomial
 from polyloss_lightning.links import Entries
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
@@ -14,6 +16,19 @@ def check_reduction(reduction: str) -> None:
     """Raise ``ValueError`` unless ``reduction`` is one of torch's three."""
     if reduction not in _REDUCTIONS:
         raise ValueError(f"`reduction` must be one of {_REDUCTIONS}, got {reduction!r}")
+
+
+def evaluate(
+    entries: Entries,
+    epsilon: Sequence[float],
+    reduction: Reduction,
+    *,
+    gamma: float = 0.0,
+    num_terms: int | None = None,
+) -> Tensor:
+    """The loss: :func:`~polyloss_lightning.polynomial.value` of ``entries``, put together by :func:`reduce`."""
+    value = polynomial.value(entries.log_p, epsilon, gamma, num_terms, entries.miss, entries.u)
+    return reduce(value, entries, reduction)
 
 
 def reduce(value: Tensor, entries: Entries, reduction: Reduction) -> Tensor:

@@ -22,7 +22,7 @@ ALLOWED = {
     "schedules": set(),
     "class_groups": set(),
     "links": {"polynomial"},
-    "reduction": {"links"},
+    "reduction": {"polynomial", "links"},
     "observation": {"polynomial", "links", "reduction"},
     "kernels": CORE,
     "functional": CORE | {"kernels"},

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from polyloss_lightning import polynomial
 from polyloss_lightning.links import sigmoid_entries
-from polyloss_lightning.reduction import Reduction, check_reduction, reduce
+from polyloss_lightning.reduction import Reduction, check_reduction, evaluate
 
 
 def poly1_binary_cross_entropy_with_logits(
@@ -60,4 +60,4 @@ def poly1_binary_cross_entropy_with_logits(
     polynomial.check_num_terms(num_terms, epsilon)
     check_reduction(reduction)
     entries = sigmoid_entries(input, target, weight=weight, pos_weight=pos_weight, ignore_index=ignore_index)
-    return reduce(polynomial.value(entries.log_p, epsilon, num_terms=num_terms), entries, reduction)
+    return evaluate(entries, epsilon, reduction, num_terms=num_terms)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from polyloss_lightning import polynomial
 from polyloss_lightning.links import softmax_entries
-from polyloss_lightning.reduction import Reduction, check_reduction, reduce
+from polyloss_lightning.reduction import Reduction, check_reduction, evaluate
 
 
 def poly1_cross_entropy(
@@ -61,7 +61,7 @@ def poly1_cross_entropy(
     check_reduction(reduction)
     check_label_smoothing(label_smoothing)
     entries = softmax_entries(input, target, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
-    return reduce(polynomial.value(entries.log_p, epsilon, num_terms=num_terms), entries, reduction)
+    return evaluate(entries, epsilon, reduction, num_terms=num_terms)
 
 
 def check_label_smoothing(label_smoothing: float) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from polyloss_lightning import polynomial
 from polyloss_lightning.functional.cross_entropy import check_label_smoothing
 from polyloss_lightning.links import softmax_entries
-from polyloss_lightning.reduction import Reduction, check_reduction, reduce
+from polyloss_lightning.reduction import Reduction, check_reduction, evaluate
 
 
 def poly1_focal_loss(
@@ -72,4 +72,4 @@ def poly1_focal_loss(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
     )
-    return reduce(polynomial.value(entries.log_p, epsilon, gamma, num_terms), entries, reduction)
+    return evaluate(entries, epsilon, reduction, gamma=gamma, num_terms=num_terms)

@@ -8,7 +8,7 @@ from torch import Tensor
 from polyloss_lightning import polynomial
 from polyloss_lightning.links import TargetFormat, sigmoid_focal_entries
 from polyloss_lightning.links.sigmoid import check_target_format
-from polyloss_lightning.reduction import Reduction, check_reduction, reduce
+from polyloss_lightning.reduction import Reduction, check_reduction, evaluate
 
 
 def poly1_sigmoid_focal_loss(
@@ -81,7 +81,7 @@ def poly1_sigmoid_focal_loss(
     entries = sigmoid_focal_entries(
         input, target, alpha=alpha, weight=weight, ignore_index=ignore_index, target_format=target_format
     )
-    return reduce(polynomial.value(entries.log_p, epsilon, gamma, num_terms, entries.miss), entries, reduction)
+    return evaluate(entries, epsilon, reduction, gamma=gamma, num_terms=num_terms)
 
 
 def check_alpha(alpha: float | Tensor) -> None:

@@ -12,7 +12,6 @@ from torch.nn import _reduction
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
-from polyloss_lightning import polynomial
 from polyloss_lightning.interception import call_sites
 from polyloss_lightning.interception.backward import BACKWARD_PASSES, run_in
 from polyloss_lightning.interception.call_sites import CallSite
@@ -20,7 +19,7 @@ from polyloss_lightning.interception.functions import LOSS_FUNCTIONS, Call, Loss
 from polyloss_lightning.interception.scope import Scope
 from polyloss_lightning.links import sigmoid_focal_entries
 from polyloss_lightning.observation import Observer, observe
-from polyloss_lightning.reduction import Reduction, reduce
+from polyloss_lightning.reduction import Reduction, evaluate
 
 Elementwise: TypeAlias = Literal["error", "apply", "skip"]
 
@@ -140,8 +139,7 @@ class LossMode(TorchFunctionMode):
 
     def loss(self, function: LossFunction, call: Call) -> Tensor:
         """The replaced loss; calls nothing that a mode around this one replaces, so that epsilon is applied once."""
-        entries = function.entries(**call.arguments)
-        return reduce(polynomial.value(entries.log_p, self.epsilon), entries, cast(Reduction, call.reduction))
+        return evaluate(function.entries(**call.arguments), self.epsilon, cast(Reduction, call.reduction))
 
     def _in_no_grad(self) -> bool:
         """Whether gradients are off here, and are on in the block: as in reentrant activation checkpointing."""

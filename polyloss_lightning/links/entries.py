@@ -18,7 +18,8 @@ class Entries(NamedTuple):
         class_dim: the axis over which entries are summed into one loss a sample; None if there is none.
         dtype: dtype of the loss, as torch's own loss has it.
         miss: the ``1 - Pt`` that gamma acts on, where it is not that of ``log_p``: a soft target of the sigmoid focal
-            loss has one for both of its entries. None: ``1 - exp(log_p)``.
+            loss has one for both of its entries. None: that of ``log_p``.
+        u: ``1 - Pt`` of each entry, where the link has it at hand. None: ``1 - exp(log_p)``.
     """
 
     log_p: Tensor
@@ -28,6 +29,7 @@ class Entries(NamedTuple):
     class_dim: int | None
     dtype: torch.dtype
     miss: Tensor | None = None
+    u: Tensor | None = None
 
 
 def check_ignore_index(ignore_index: int) -> None:

@@ -63,12 +63,18 @@ def softmax_entries(
         if label_smoothing == 0:
             log_pt = exact_log_softmax_at(input, index, class_dim, compute_dtype).masked_fill(~counted, 0)
             return Entries(log_pt, sample_weight, index, denominator, None, dtype)
-    log_p = exact_log_softmax(input, class_dim, compute_dtype)
+    u = None
+    if label_smoothing > 0:
+        # With a share in every class no loss comes near 0: there is nothing that rounding could take away.
+        log_p = torch.log_softmax(input, class_dim, dtype=compute_dtype)
+    else:
+        log_p, u = exact_log_softmax(input, class_dim, compute_dtype)
     if not probabilities:
-        ignored = ~counted.unsqueeze(class_dim)
-        log_p = log_p.masked_fill(ignored, 0)
-        share = torch.zeros_like(log_p).scatter(class_dim, index.unsqueeze(class_dim), 1 - label_smoothing)
-        share = (share + label_smoothing / num_classes).masked_fill(ignored, 0)
+        counted = counted.unsqueeze(class_dim)
+        log_p = log_p.masked_fill(~counted, 0)
+        spread = label_smoothing / num_classes
+        share = torch.full_like(log_p, spread, requires_grad=False)
+        share = share.scatter(class_dim, index.unsqueeze(class_dim), spread + 1 - label_smoothing) * counted
     else:
         share = target.to(torch.promote_types(target.dtype, compute_dtype))
         denominator = log_p.new_full((), input.numel() / max(num_classes, 1))
@@ -78,9 +84,10 @@ def softmax_entries(
     along_classes = [-1 if dim == class_dim else 1 for dim in range(input.dim())]
     if weight is not None:
         share = share * weight.view(along_classes)
-    log_p = drop_impossible(log_p, share)
+    if probabilities or weight is not None:  # otherwise every class of a sample that counts has a share
+        log_p = drop_impossible(log_p, share)
     classes = torch.arange(num_classes, device=input.device).view(along_classes).expand_as(log_p)
-    return Entries(log_p, share, classes, denominator, class_dim, dtype)
+    return Entries(log_p, share, classes, denominator, class_dim, dtype, u=u)
 
 
 def _loss_dtype(input: Tensor, target: Tensor, weight: Tensor | None) -> torch.dtype:

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from polyloss_lightning import polynomial
 from polyloss_lightning.links import Entries
 from polyloss_lightning.observation import Observer, observe
-from polyloss_lightning.reduction import Reduction, check_reduction, reduce
+from polyloss_lightning.reduction import Reduction, check_reduction, evaluate
 
 
 class PolyLoss(nn.Module, ABC):
@@ -71,16 +71,14 @@ class PolyLoss(nn.Module, ABC):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of ``input`` and ``target``; shapes as in the class docstring."""
         entries = self.entries(input, target)
-        value = polynomial.value(entries.log_p, self._epsilon, self.gamma, self.num_terms, entries.miss)
+        loss = evaluate(entries, self._epsilon, self.reduction, gamma=self.gamma, num_terms=self.num_terms)
         if self._observers:
             self._notify(entries)
-        return reduce(value, entries, self.reduction)
+        return loss
 
     def base_loss(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss without epsilon and with every term: what torch computes. It stands still while epsilon moves."""
-        entries = self.entries(input, target)
-        value = polynomial.value(entries.log_p, (0.0,), self.gamma, miss=entries.miss)
-        return reduce(value, entries, self.reduction)
+        return evaluate(self.entries(input, target), (0.0,), self.reduction, gamma=self.gamma)
 
     def register_observer(self, observer: Observer) -> RemovableHandle:
         """Call ``observer`` with the :class:`~polyloss_lightning.observation.Observation` of every later call.

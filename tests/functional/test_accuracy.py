@@ -96,6 +96,20 @@ class TestIsExactHoweverConfident:
             atol=1e-6 if target is SHARES else 1e-37,
         )
 
+    @pytest.mark.parametrize("smoothing", [0.001, 0.1])
+    @pytest.mark.parametrize("gamma", [0.0, 2.0])
+    @pytest.mark.parametrize("target", [INDEX, ONE_HOT], ids=["index", "one_hot"])
+    def test_smoothed_softmax_focal_loss(self, gamma, target, smoothing, epsilon, autocast, dtype):
+        """No loss comes near 0 here, so torch's own log_softmax is accurate enough."""
+        options = {"gamma": gamma, "label_smoothing": smoothing, "reduction": "none"}
+        assert_exact(
+            lambda x: poly1_focal_loss(x, target if target is INDEX else target.to(dtype), epsilon, **options),
+            lambda x: exact_softmax(x, (1 - smoothing) * ONE_HOT.double() + smoothing / CLASSES, gamma, epsilon),
+            samples().to(dtype),
+            autocast,
+            atol=1e-6,
+        )
+
     @pytest.mark.parametrize("gamma", GAMMAS)
     @pytest.mark.parametrize("share", [1.0, 0.0, 0.25])
     def test_sigmoid_focal_loss(self, gamma, share, epsilon, autocast, dtype):
