@@ -1,11 +1,10 @@
-"""From entries to the loss: one value an entry, class sum, then none, mean or sum by torch's rules."""
+"""From one value an entry to the loss: class sum, then none, mean or sum by torch's rules."""
 
-from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
+import torch
 from torch import Tensor
 
-from polyloss_lightning import polynomial
 from polyloss_lightning.links import Entries
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
@@ -18,19 +17,6 @@ def check_reduction(reduction: str) -> None:
         raise ValueError(f"`reduction` must be one of {_REDUCTIONS}, got {reduction!r}")
 
 
-def evaluate(
-    entries: Entries,
-    epsilon: Sequence[float],
-    reduction: Reduction,
-    *,
-    gamma: float = 0.0,
-    num_terms: int | None = None,
-) -> Tensor:
-    """The loss: :func:`~polyloss_lightning.polynomial.value` of ``entries``, put together by :func:`reduce`."""
-    value = polynomial.value(entries.log_p, epsilon, gamma, num_terms, entries.miss, entries.u)
-    return reduce(value, entries, reduction)
-
-
 def reduce(value: Tensor, entries: Entries, reduction: Reduction) -> Tensor:
     """Weigh the value of each entry, sum over classes and reduce.
 
@@ -41,11 +27,20 @@ def reduce(value: Tensor, entries: Entries, reduction: Reduction) -> Tensor:
             ``entries.denominator``: the total weight of the targets that count for class indices, the number of
             samples for probabilities. Without any target that counts, ``mean`` is NaN and ``sum`` is 0, as in torch.
     """
+    loss = per_sample(value, entries) if reduction == "none" else value * entries.weight
+    return conclude(loss, entries.denominator, entries.dtype, reduction)
+
+
+def per_sample(value: Tensor, entries: Entries) -> Tensor:
+    """Weigh the value of each entry and sum over classes: one loss a sample, or an element."""
     loss = value * entries.weight
-    if reduction == "none":
-        loss = loss if entries.class_dim is None else loss.sum(entries.class_dim)
-    else:
+    return loss if entries.class_dim is None else loss.sum(entries.class_dim)
+
+
+def conclude(loss: Tensor, denominator: Tensor, dtype: torch.dtype, reduction: Reduction) -> Tensor:
+    """None, mean or sum of ``loss``, in ``dtype``."""
+    if reduction != "none":
         loss = loss.sum()
-        if reduction == "mean":
-            loss = loss / entries.denominator
-    return loss if loss.dtype == entries.dtype else loss.to(entries.dtype)
+    if reduction == "mean":
+        loss = loss / denominator
+    return loss if loss.dtype == dtype else loss.to(dtype)

@@ -14,7 +14,7 @@ import polyloss_lightning
 PACKAGE = Path(polyloss_lightning.__file__).parent
 ROOT = "polyloss_lightning"
 
-CORE = {"polynomial", "links", "reduction", "observation"}
+CORE = {"polynomial", "links", "reduction", "evaluation", "observation"}
 LOSSES = CORE | {"kernels", "functional", "losses"}
 # A room is a module or a subpackage of the package. Each may import itself and what is named here.
 ALLOWED = {
@@ -22,7 +22,8 @@ ALLOWED = {
     "schedules": set(),
     "class_groups": set(),
     "links": {"polynomial"},
-    "reduction": {"polynomial", "links"},
+    "reduction": {"links"},
+    "evaluation": {"polynomial", "links", "reduction"},
     "observation": {"polynomial", "links", "reduction"},
     "kernels": CORE,
     "functional": CORE | {"kernels"},

@@ -1,12 +1,14 @@
 """Poly-1 binary cross-entropy as a pure function."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
 from polyloss_lightning import polynomial
-from polyloss_lightning.links import sigmoid_entries
-from polyloss_lightning.reduction import Reduction, check_reduction, evaluate
+from polyloss_lightning.evaluation import evaluate
+from polyloss_lightning.links import sigmoid_axes, sigmoid_entries
+from polyloss_lightning.reduction import Reduction, check_reduction
 
 
 def poly1_binary_cross_entropy_with_logits(
@@ -59,5 +61,12 @@ def poly1_binary_cross_entropy_with_logits(
     epsilon = polynomial.as_epsilon(epsilon)
     polynomial.check_num_terms(num_terms, epsilon)
     check_reduction(reduction)
-    entries = sigmoid_entries(input, target, weight=weight, pos_weight=pos_weight, ignore_index=ignore_index)
-    return evaluate(entries, epsilon, reduction, num_terms=num_terms)
+    return evaluate(
+        partial(sigmoid_entries, weight=weight, pos_weight=pos_weight, ignore_index=ignore_index),
+        input,
+        target,
+        epsilon,
+        reduction,
+        num_terms=num_terms,
+        axes=lambda input, target: sigmoid_axes(input, target, weight, pos_weight),
+    )

@@ -1,13 +1,15 @@
 """Poly-1 cross-entropy as a pure function."""
 
 from collections.abc import Sequence
+from functools import partial
 from numbers import Real
 
 from torch import Tensor
 
 from polyloss_lightning import polynomial
-from polyloss_lightning.links import softmax_entries
-from polyloss_lightning.reduction import Reduction, check_reduction, evaluate
+from polyloss_lightning.evaluation import evaluate
+from polyloss_lightning.links import softmax_axes, softmax_entries
+from polyloss_lightning.reduction import Reduction, check_reduction
 
 
 def poly1_cross_entropy(
@@ -60,8 +62,15 @@ def poly1_cross_entropy(
     polynomial.check_num_terms(num_terms, epsilon)
     check_reduction(reduction)
     check_label_smoothing(label_smoothing)
-    entries = softmax_entries(input, target, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
-    return evaluate(entries, epsilon, reduction, num_terms=num_terms)
+    return evaluate(
+        partial(softmax_entries, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing),
+        input,
+        target,
+        epsilon,
+        reduction,
+        num_terms=num_terms,
+        axes=partial(softmax_axes, weight=weight, label_smoothing=label_smoothing),
+    )
 
 
 def check_label_smoothing(label_smoothing: float) -> None:

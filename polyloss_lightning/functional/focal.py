@@ -1,13 +1,15 @@
 """Poly-1 softmax focal loss as a pure function."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
 from polyloss_lightning import polynomial
+from polyloss_lightning.evaluation import evaluate
 from polyloss_lightning.functional.cross_entropy import check_label_smoothing
-from polyloss_lightning.links import softmax_entries
-from polyloss_lightning.reduction import Reduction, check_reduction, evaluate
+from polyloss_lightning.links import softmax_axes, softmax_entries
+from polyloss_lightning.reduction import Reduction, check_reduction
 
 
 def poly1_focal_loss(
@@ -65,11 +67,13 @@ def poly1_focal_loss(
     polynomial.check_gamma(gamma)
     check_reduction(reduction)
     check_label_smoothing(label_smoothing)
-    entries = softmax_entries(
+    return evaluate(
+        partial(softmax_entries, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing),
         input,
         target,
-        weight=weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
+        epsilon,
+        reduction,
+        gamma=gamma,
+        num_terms=num_terms,
+        axes=partial(softmax_axes, weight=weight, label_smoothing=label_smoothing),
     )
-    return evaluate(entries, epsilon, reduction, gamma=gamma, num_terms=num_terms)

@@ -1,14 +1,16 @@
 """Poly-1 sigmoid focal loss as a pure function."""
 
 from collections.abc import Sequence
+from functools import partial
 from numbers import Real
 
 from torch import Tensor
 
 from polyloss_lightning import polynomial
-from polyloss_lightning.links import TargetFormat, sigmoid_focal_entries
+from polyloss_lightning.evaluation import evaluate
+from polyloss_lightning.links import TargetFormat, sigmoid_axes, sigmoid_focal_entries
 from polyloss_lightning.links.sigmoid import check_target_format
-from polyloss_lightning.reduction import Reduction, check_reduction, evaluate
+from polyloss_lightning.reduction import Reduction, check_reduction
 
 
 def poly1_sigmoid_focal_loss(
@@ -78,10 +80,19 @@ def poly1_sigmoid_focal_loss(
         check_alpha(alpha)
     check_reduction(reduction)
     check_target_format(target_format)
-    entries = sigmoid_focal_entries(
-        input, target, alpha=alpha, weight=weight, ignore_index=ignore_index, target_format=target_format
+    link = partial(
+        sigmoid_focal_entries, alpha=alpha, weight=weight, ignore_index=ignore_index, target_format=target_format
     )
-    return evaluate(entries, epsilon, reduction, gamma=gamma, num_terms=num_terms)
+    return evaluate(
+        link,
+        input,
+        target,
+        epsilon,
+        reduction,
+        gamma=gamma,
+        num_terms=num_terms,
+        axes=lambda input, target: sigmoid_axes(input, target, weight, alpha=alpha),
+    )
 
 
 def check_alpha(alpha: float | Tensor) -> None:

@@ -12,14 +12,15 @@ from torch.nn import _reduction
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
+from polyloss_lightning.evaluation import evaluate
 from polyloss_lightning.interception import call_sites
 from polyloss_lightning.interception.backward import BACKWARD_PASSES, run_in
 from polyloss_lightning.interception.call_sites import CallSite
 from polyloss_lightning.interception.functions import LOSS_FUNCTIONS, Call, LossFunction, LossName
 from polyloss_lightning.interception.scope import Scope
-from polyloss_lightning.links import sigmoid_focal_entries
+from polyloss_lightning.links import Entries, sigmoid_focal_entries
 from polyloss_lightning.observation import Observer, observe
-from polyloss_lightning.reduction import Reduction, evaluate
+from polyloss_lightning.reduction import Reduction
 
 Elementwise: TypeAlias = Literal["error", "apply", "skip"]
 
@@ -139,7 +140,12 @@ class LossMode(TorchFunctionMode):
 
     def loss(self, function: LossFunction, call: Call) -> Tensor:
         """The replaced loss; calls nothing that a mode around this one replaces, so that epsilon is applied once."""
-        return evaluate(function.entries(**call.arguments), self.epsilon, cast(Reduction, call.reduction))
+
+        def link(input: Tensor, target: Tensor) -> Entries:
+            return function.entries(**{**call.arguments, "input": input, "target": target})
+
+        input, target = call.arguments["input"], call.arguments["target"]
+        return evaluate(link, input, target, self.epsilon, cast(Reduction, call.reduction))
 
     def _in_no_grad(self) -> bool:
         """Whether gradients are off here, and are on in the block: as in reentrant activation checkpointing."""

@@ -1,16 +1,14 @@
 """Log-softmax that keeps its digits as Pt nears 1, for all classes or for one class a sample."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+
+from polyloss_lightning.links.tracing import plain_autograd
 
 _CONFIDENT = 0.55  # above 1/2, so that rounding cannot make two classes of a sample confident
-# Elements done at a time: what stays in the cache of a core, and on a device what fills it.
-_BLOCK, _BLOCK_OF_DEVICE = 1 << 17, 1 << 24
 
 
 def exact_log_softmax(input: Tensor, class_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -27,7 +25,7 @@ def exact_log_softmax(input: Tensor, class_dim: int, dtype: torch.dtype) -> tupl
     Returns:
         ``log P`` and ``1 - P``, of the shape of ``input``.
     """
-    if not _in_closed_form(input):
+    if not plain_autograd(input):
         return _formula(input, class_dim, dtype)
     log_p, u = _LogSoftmax.apply(input, class_dim, dtype)
     return log_p, u
@@ -55,34 +53,21 @@ def exact_log_softmax_at(input: Tensor, index: Tensor, class_dim: int, dtype: to
         dtype: dtype of the result and of the computation.
     """
     index = index.unsqueeze(class_dim)
-    if _in_closed_form(input):
+    if plain_autograd(input):
         log_pt: Tensor = _LogSoftmaxAt.apply(input, index, class_dim, dtype)[0]
         return log_pt
     return _formula(input, class_dim, dtype)[0].gather(class_dim, index).squeeze(class_dim)
 
 
-def _in_closed_form(input: Tensor) -> bool:
-    """Whether autograd in reverse mode alone looks on; tracers and other modes read the formula itself."""
-    return (
-        not torch.compiler.is_compiling()
-        and type(input) in (Tensor, torch.nn.Parameter)
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        and not torch._C._are_functorch_transforms_active()
-        and unpack_dual(input).tangent is None  # type: ignore[no-untyped-call]
-    )
-
-
 class _LogSoftmax(torch.autograd.Function):
-    """The formula block by block, and its derivatives from log P alone.
+    """The formula, and its derivatives from log P alone.
 
     That is an output, so it has derivatives of its own: backward can be differentiated as often as one likes.
     """
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, class_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        log_p, u = torch.empty_like(input, dtype=dtype), torch.empty_like(input, dtype=dtype)
-        for block in _blocks(input, class_dim):
-            log_p[block], u[block] = _formula(input[block], class_dim, dtype)
+        log_p, u = _formula(input, class_dim, dtype)
         ctx.save_for_backward(log_p)
         ctx.set_materialize_grads(False)
         ctx.class_dim, ctx.dtype = class_dim, input.dtype
@@ -93,21 +78,7 @@ class _LogSoftmax(torch.autograd.Function):
         (log_p,) = ctx.saved_tensors
         if grad_log_p is None and grad_u is None:
             return None, None, None
-        if torch.is_grad_enabled():
-            return _gradient(log_p, grad_log_p, grad_u, ctx.class_dim).to(ctx.dtype), None, None
-        gradient = torch.empty_like(log_p, dtype=ctx.dtype)
-        for block in _blocks(log_p, ctx.class_dim):
-            of_log_p, of_u = (None if grad is None else grad[block] for grad in (grad_log_p, grad_u))
-            gradient[block] = _gradient(log_p[block], of_log_p, of_u, ctx.class_dim)
-        return gradient, None, None
-
-
-def _blocks(tensor: Tensor, class_dim: int) -> Iterator[slice]:
-    """Slices of whole samples along the first axis."""
-    samples = tensor.shape[0]
-    block = _BLOCK if tensor.device.type == "cpu" else _BLOCK_OF_DEVICE
-    size = samples if class_dim == 0 else max(1, block * samples // max(1, tensor.numel()))
-    return (slice(start, start + size) for start in range(0, samples, max(1, size)))
+        return _gradient(log_p, grad_log_p, grad_u, ctx.class_dim).to(ctx.dtype), None, None
 
 
 def _gradient(log_p: Tensor, grad_log_p: Tensor | None, grad_u: Tensor | None, class_dim: int) -> Tensor:

@@ -97,6 +97,25 @@ def sigmoid_focal_entries(
     return Entries(log_p, share, _classes(input), denominator, 0, dtype, miss.expand_as(log_p))
 
 
+def sigmoid_axes(input: Tensor, target: Tensor, *factors: Tensor | None, alpha: float | Tensor = -1) -> tuple[int, ...]:
+    """Axes of ``input`` along which :func:`sigmoid_entries` and :func:`sigmoid_focal_entries` may be cut.
+
+    Args:
+        input: logits.
+        target: one number an element, or one class index a sample.
+        factors: whatever is broadcast to ``input``: there is no cut along an axis of theirs.
+        alpha: of the focal loss; if it is one number a class, there is no cut along the class axis.
+    """
+    tensors = [factor for factor in (*factors, alpha) if isinstance(factor, Tensor)]
+    if input.dim() < 2 or any(tensor.requires_grad for tensor in tensors):
+        return ()
+    whole = {1} if input.shape != target.shape or isinstance(alpha, Tensor) else set()
+    for factor in factors:
+        if factor is not None:
+            whole.update(input.dim() - 1 - d for d, size in enumerate(reversed(factor.shape)) if size != 1)
+    return tuple(axis for axis in range(input.dim()) if axis not in whole)
+
+
 def check_target_format(target_format: str) -> None:
     """Raise ``ValueError`` unless ``target_format`` is one that exists."""
     if target_format not in _TARGET_FORMATS:

@@ -90,6 +90,16 @@ def softmax_entries(
     return Entries(log_p, share, classes, denominator, class_dim, dtype, u=u)
 
 
+def softmax_axes(
+    input: Tensor, target: Tensor, *, weight: Tensor | None = None, label_smoothing: float = 0.0
+) -> tuple[int, ...]:
+    """Axes of ``input`` along which :func:`softmax_entries` may be cut; none if there is but one entry a sample."""
+    one_a_sample = input.shape != target.shape and label_smoothing == 0
+    if one_a_sample or input.dim() < 2 or (weight is not None and weight.requires_grad):
+        return ()
+    return (0, *range(2, input.dim()))
+
+
 def _loss_dtype(input: Tensor, target: Tensor, weight: Tensor | None) -> torch.dtype:
     """The dtype to which torch promotes its loss of probability targets."""
     dtype = torch.promote_types(input.dtype, target.dtype)

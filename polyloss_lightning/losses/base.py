@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from polyloss_lightning import polynomial
+from polyloss_lightning.evaluation import evaluate
 from polyloss_lightning.links import Entries
 from polyloss_lightning.observation import Observer, observe
-from polyloss_lightning.reduction import Reduction, check_reduction, evaluate
+from polyloss_lightning.reduction import Reduction, check_reduction
 
 
 class PolyLoss(nn.Module, ABC):
@@ -68,17 +69,34 @@ class PolyLoss(nn.Module, ABC):
     def entries(self, input: Tensor, target: Tensor) -> Entries:
         """What enters the polynomial: the log-probability and the weight of each entry."""
 
+    def axes(self, input: Tensor, target: Tensor) -> Sequence[int]:
+        """Axes of ``input`` along which :meth:`entries` of a part are the part of its entries; none if in doubt.
+
+        A subclass that has :meth:`entries` of its own is asked for axes of its own too.
+        """
+        return ()
+
+    def _free_axes(self, input: Tensor, target: Tensor) -> Sequence[int]:
+        owner = next(base for base in type(self).__mro__ if "entries" in vars(base))
+        return self.axes(input, target) if "axes" in vars(owner) else ()
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of ``input`` and ``target``; shapes as in the class docstring."""
-        entries = self.entries(input, target)
-        loss = evaluate(entries, self._epsilon, self.reduction, gamma=self.gamma, num_terms=self.num_terms)
-        if self._observers:
-            self._notify(entries)
-        return loss
+        return evaluate(
+            self.entries,
+            input,
+            target,
+            self._epsilon,
+            self.reduction,
+            gamma=self.gamma,
+            num_terms=self.num_terms,
+            axes=self._free_axes,
+            observe=self._notify if self._observers else None,
+        )
 
     def base_loss(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss without epsilon and with every term: what torch computes. It stands still while epsilon moves."""
-        return evaluate(self.entries(input, target), (0.0,), self.reduction, gamma=self.gamma)
+        return evaluate(self.entries, input, target, (0.0,), self.reduction, gamma=self.gamma, axes=self._free_axes)
 
     def register_observer(self, observer: Observer) -> RemovableHandle:
         """Call ``observer`` with the :class:`~polyloss_lightning.observation.Observation` of every later call.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from polyloss_lightning.links import Entries, check_ignore_index, sigmoid_entries
+from polyloss_lightning.links import Entries, check_ignore_index, sigmoid_axes, sigmoid_entries
 from polyloss_lightning.losses.base import PolyLoss, weight_tensor
 from polyloss_lightning.reduction import Reduction
 
@@ -74,3 +74,7 @@ class Poly1BCEWithLogitsLoss(PolyLoss):
             pos_weight=self.pos_weight,
             ignore_index=self.ignore_index,
         )
+
+    def axes(self, input: Tensor, target: Tensor) -> tuple[int, ...]:
+        """All but those of the weights."""
+        return sigmoid_axes(input, target, self.weight, self.pos_weight)

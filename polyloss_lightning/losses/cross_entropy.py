@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from polyloss_lightning.functional.cross_entropy import check_label_smoothing
-from polyloss_lightning.links import Entries, check_ignore_index, softmax_entries
+from polyloss_lightning.links import Entries, check_ignore_index, softmax_axes, softmax_entries
 from polyloss_lightning.losses.base import PolyLoss, class_weight
 from polyloss_lightning.reduction import Reduction
 
@@ -78,3 +78,7 @@ class Poly1CrossEntropyLoss(PolyLoss):
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
         )
+
+    def axes(self, input: Tensor, target: Tensor) -> tuple[int, ...]:
+        """All but the class axis, where there is an entry for each class."""
+        return softmax_axes(input, target, label_smoothing=self.label_smoothing)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from polyloss_lightning import polynomial
 from polyloss_lightning.functional.sigmoid_focal import check_alpha
-from polyloss_lightning.links import Entries, TargetFormat, check_ignore_index, sigmoid_focal_entries
+from polyloss_lightning.links import Entries, TargetFormat, check_ignore_index, sigmoid_axes, sigmoid_focal_entries
 from polyloss_lightning.links.sigmoid import check_target_format
 from polyloss_lightning.losses.base import PolyLoss, weight_tensor
 from polyloss_lightning.reduction import Reduction
@@ -97,6 +97,10 @@ class Poly1SigmoidFocalLoss(PolyLoss):
             ignore_index=self.ignore_index,
             target_format=self.target_format,
         )
+
+    def axes(self, input: Tensor, target: Tensor) -> tuple[int, ...]:
+        """All but those of the weights, and but the class axis where a class is what a target or alpha names."""
+        return sigmoid_axes(input, target, self.weight, alpha=self.alpha)
 
 
 def _alpha_of_classes(alpha: Tensor | Sequence[float]) -> Tensor:

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-from polyloss_lightning.links import log_softmax
 from polyloss_lightning.links.log_softmax import _formula, exact_log_softmax, exact_log_softmax_at
 
 CLASSES = 4
@@ -150,17 +149,6 @@ class TestTheClosedForms:
         loss = function(index, class_dim)(input).pow(2).sum()
         first, second = (torch.autograd.grad(loss, input, retain_graph=True)[0] for _ in range(2))
         assert torch.equal(first, second)
-
-    @closed_forms
-    @pytest.mark.parametrize("shape", [(7, CLASSES), (7, CLASSES, 3), (CLASSES,), (0, CLASSES)])
-    def test_do_not_depend_on_the_size_of_a_block(self, shape, function, monkeypatch):
-        input, index, class_dim = batch(shape)
-        found = []
-        for block in (1, 3 * CLASSES, 1 << 17):
-            monkeypatch.setattr(log_softmax, "_BLOCK", block)
-            result = function(index, class_dim)(input)
-            found.append((result, *torch.autograd.grad((result * result.detach()).sum(), input)))
-        assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
     @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
     def test_take_every_memory_format(self, memory_format):
