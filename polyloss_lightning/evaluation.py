@@ -52,10 +52,8 @@ def evaluate(
     """
     epsilon = tuple(epsilon)
 
-    def losses(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        entries = link(input, target)
-        value = polynomial.value(entries.log_p, epsilon, gamma, num_terms, entries.miss, entries.u)
-        return per_sample(value, entries), entries.denominator
+    def value(entries: Entries) -> Tensor:
+        return polynomial.value(entries.log_p, epsilon, gamma, num_terms, entries.miss, entries.u)
 
     blocks = _blocks(input, target, axes)
     dtype = _dtype_of_loss(link, input, target) if len(blocks) > 1 else None
@@ -63,12 +61,11 @@ def evaluate(
         entries = link(input, target)
         if observe is not None:
             observe(entries)
-        value = polynomial.value(entries.log_p, epsilon, gamma, num_terms, entries.miss, entries.u)
-        return reduce(value, entries, reduction)
+        return reduce(value(entries), entries, reduction)
     if observe is not None:
         with torch.no_grad():
             observe(link(input, target))
-    loss, denominator = _InBlocks.apply(input, target, losses, blocks)
+    loss, denominator = _InBlocks.apply(input, target, link, value, blocks)
     return conclude(loss, denominator, dtype, reduction)
 
 
@@ -112,10 +109,11 @@ class _InBlocks(torch.autograd.Function):
         ctx: Any,
         input: Tensor,
         target: Tensor,
-        losses: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        link: Link,
+        value: Callable[[Entries], Tensor],
         blocks: list[Block],
     ) -> tuple[Tensor, Tensor]:
-        ctx.losses = losses
+        ctx.link, ctx.value = link, value
         ctx.set_materialize_grads(False)
         dtype = torch.promote_types(input.dtype, torch.float32)
         # A float16 would lose what a GradScaler is there to keep.
@@ -126,9 +124,10 @@ class _InBlocks(torch.autograd.Function):
             of_target = block if target.shape == input.shape else _without_class_axis(block)
             with torch.set_grad_enabled(ctx.needs_input_grad[0]):
                 piece = input[block].detach().to(dtype).requires_grad_(ctx.needs_input_grad[0])
-                result, denominator = losses(piece, target[of_target])
+                entries = link(piece, target[of_target])
+                result = per_sample(value(entries), entries)
                 total = result.sum()
-            denominators.append(denominator.detach())
+            denominators.append(entries.denominator.detach())
             of_loss = block if result.dim() == input.dim() else _without_class_axis(block)
             if loss is None:
                 shape = input.shape if result.dim() == input.dim() else (*input.shape[:1], *input.shape[2:])
@@ -147,12 +146,13 @@ class _InBlocks(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         input, target, slope, denominator = ctx.saved_tensors
         if grad_loss is None:
-            return None, None, None, None
+            return None, None, None, None, None
         if torch.is_grad_enabled():  # this backward is to be differentiated itself
-            loss, _ = ctx.losses(input, target)
+            entries = ctx.link(input, target)
+            loss = per_sample(ctx.value(entries), entries)
             (grad,) = torch.autograd.grad(loss, input, grad_loss, create_graph=True)
-            return grad, None, None, None
+            return grad, None, None, None, None
         # A mean of nothing: the loss is NaN and its gradient infinite, but none of that reaches the logits.
         grad_loss = grad_loss.masked_fill(denominator == 0, 0)
         grad_loss = grad_loss if grad_loss.dim() == slope.dim() else grad_loss.unsqueeze(1)
-        return (slope * grad_loss).to(input.dtype), None, None, None
+        return (slope * grad_loss).to(input.dtype), None, None, None, None

@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from polyloss_lightning import evaluation
+
 settings.register_profile("usual", max_examples=50, deadline=None)
 settings.register_profile("thorough", max_examples=500, deadline=None)  # pytest --hypothesis-profile=thorough
 settings.load_profile("usual")
@@ -17,3 +19,30 @@ settings.load_profile("usual")
 def _one_thread_one_seed():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=[1, 6])
+def in_blocks(request, monkeypatch):
+    """Blocks of few elements; a context that does without."""
+    whole = dict(evaluation._BLOCK)
+    monkeypatch.setitem(evaluation._BLOCK, "cpu", request.param)
+
+    def without(function):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(evaluation._BLOCK, "cpu", whole["cpu"])
+            return function()
+
+    return without
+
+
+@pytest.fixture
+def is_cut():
+    """Whether a loss was computed block by block."""
+    return _is_cut
+
+
+def _is_cut(loss):
+    node = loss.grad_fn
+    while node.next_functions and "InBlocks" not in type(node).__name__:
+        node = next(following for following, _ in node.next_functions if following)
+    return "InBlocks" in type(node).__name__

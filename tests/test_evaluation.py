@@ -1,18 +1,13 @@
 """Block by block or in one piece: the same loss, the same derivatives, less memory."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import sigmoid_focal_loss
 
 import polyloss_lightning as pl
-from polyloss_lightning import evaluation
 
 CLASSES = 4
 SHAPES = [(5, CLASSES), (3, CLASSES, 5), (2, CLASSES, 3, 2), (1, CLASSES, 7), (0, CLASSES)]
@@ -38,6 +33,11 @@ def fractions(shape):
     return torch.rand(shape, dtype=torch.float64)
 
 
+def correction(log_p):
+    return sum(e * (1 - log_p.exp()) ** j for j, e in enumerate(EPSILON, start=1)).mean()
+
+
+SOFT, INDEX = soft((6, CLASSES)), torch.tensor([0, 1, 2, 3, 3, 1])
 FOCAL = pl.Poly1SigmoidFocalLoss
 CUTTABLE = {
     "probabilities": (pl.Poly1CrossEntropyLoss, {}, soft),
@@ -53,27 +53,6 @@ CUTTABLE = {
 cuttable = pytest.mark.parametrize("case", CUTTABLE.values(), ids=CUTTABLE)
 
 
-@pytest.fixture(params=[1, 6])
-def in_blocks(request, monkeypatch):
-    """Blocks of few elements; a context that does without."""
-    whole = dict(evaluation._BLOCK)
-    monkeypatch.setitem(evaluation._BLOCK, "cpu", request.param)
-
-    def without(function):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(evaluation._BLOCK, "cpu", whole["cpu"])
-            return function()
-
-    return without
-
-
-def is_cut(loss):
-    node = loss.grad_fn
-    while node.next_functions and "InBlocks" not in type(node).__name__:
-        node = next(following for following, _ in node.next_functions if following)
-    return "InBlocks" in type(node).__name__
-
-
 def value_and_gradient(function, input):
     input = input.detach().clone().requires_grad_()
     loss = function(input)
@@ -84,7 +63,7 @@ def value_and_gradient(function, input):
 @cuttable
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_cut_or_whole_it_is_the_same(in_blocks, shape, reduction, case):
+def test_cut_or_whole_it_is_the_same(in_blocks, is_cut, shape, reduction, case):
     make, options, target_of = case
     loss, target = make(EPSILON, reduction=reduction, **options), target_of(shape)
     input = 3 * torch.randn(shape, dtype=torch.float64)
@@ -181,6 +160,26 @@ def test_inside_an_override_backward_included(in_blocks):
     assert len(override.call_sites) == 1
 
 
+@pytest.mark.parametrize(
+    ("torchs", "ours", "cut"),
+    [
+        (lambda x: F.cross_entropy(x, SOFT), lambda x: pl.poly1_cross_entropy(x, SOFT, EPSILON), True),
+        (
+            lambda x: F.binary_cross_entropy_with_logits(x, SOFT, pos_weight=WEIGHT),
+            lambda x: pl.poly1_binary_cross_entropy_with_logits(x, SOFT, EPSILON, pos_weight=WEIGHT),
+            True,
+        ),
+        (lambda x: F.nll_loss(x, INDEX), lambda x: -x[range(6), INDEX].mean() + correction(x[range(6), INDEX]), False),
+    ],
+)
+def test_replaced_losses_are_cut_too(in_blocks, is_cut, torchs, ours, cut):
+    input = torch.randn(6, CLASSES, dtype=torch.float64).log_softmax(1)
+    with pl.override_losses(EPSILON, losses=["cross_entropy", "binary_cross_entropy_with_logits", "nll_loss"]):
+        actual = value_and_gradient(torchs, input)
+        assert is_cut(torchs(input.clone().requires_grad_())) == cut
+    torch.testing.assert_close(actual, value_and_gradient(ours, input))
+
+
 def test_observers_see_the_whole_batch_once(in_blocks):
     loss, target = pl.Poly1CrossEntropyLoss(EPSILON, label_smoothing=0.1), index((6, CLASSES))
     input = torch.randn(6, CLASSES, dtype=torch.float64)
@@ -192,101 +191,3 @@ def test_observers_see_the_whole_batch_once(in_blocks):
     for cut, whole in zip(*seen, strict=True):
         assert cut == whole if not isinstance(cut, torch.Tensor) else torch.equal(cut, whole)
     assert not seen[0].log_p.requires_grad
-
-
-class OfTheBatch(pl.Poly1CrossEntropyLoss):
-    """Its entries are no entries of a part of the batch."""
-
-    def entries(self, input, target):
-        return super().entries(input - input.mean(0), target)
-
-
-class Named(pl.Poly1CrossEntropyLoss):
-    pass
-
-
-def test_a_subclass_with_entries_of_its_own_stays_whole(in_blocks):
-    input = torch.randn(6, CLASSES, requires_grad=True)
-    assert not is_cut(OfTheBatch()(input, soft((6, CLASSES)).float()))
-    assert is_cut(Named()(input, soft((6, CLASSES)).float()))
-
-
-def test_what_else_has_a_gradient_stays_whole(in_blocks):
-    input, target = torch.randn(6, CLASSES, requires_grad=True), soft((6, CLASSES)).float()
-    weight = torch.ones(CLASSES, requires_grad=True)
-    for arguments, options, leaf in (
-        ((input, target.requires_grad_()), {}, target),
-        ((input, target.detach()), {"weight": weight}, weight),
-    ):
-        (gradient,) = torch.autograd.grad(pl.poly1_cross_entropy(*arguments, **options), leaf)
-        assert gradient.abs().sum() > 0
-    loss = pl.poly1_binary_cross_entropy_with_logits(input, target.detach(), pos_weight=weight)
-    assert torch.autograd.grad(loss, weight)[0].abs().sum() > 0
-
-
-@pytest.mark.parametrize("target", [torch.full((6,), -100), torch.full((6, CLASSES), -100.0)])
-def test_a_mean_of_nothing_moves_nothing(in_blocks, target):
-    input = torch.randn(6, CLASSES, requires_grad=True)
-    if target.dim() == 1:
-        loss = pl.poly1_cross_entropy(input, target, label_smoothing=0.1)
-    else:
-        loss = pl.poly1_binary_cross_entropy_with_logits(input, target)
-    loss.backward()
-    assert is_cut(loss)
-    assert loss.isnan()
-    assert not input.grad.any()
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_rounded_at_the_end_alone(in_blocks, dtype):
-    input = torch.tensor([[9.0, -9.0, 0.0, 0.0]]).repeat(6, 1).to(dtype).requires_grad_()
-    target = F.one_hot(torch.zeros(6, dtype=torch.int64), CLASSES).to(dtype)
-    exact = input.detach().double().requires_grad_()
-    gradients = []
-    for logits in (input, exact):
-        loss = pl.poly1_cross_entropy(logits, target.to(logits.dtype), reduction="sum")
-        # As a GradScaler does: by itself, the gradient of the second logit is nothing that a float16 could hold.
-        gradients.append(torch.autograd.grad(loss, logits, torch.tensor(2.0**12, dtype=loss.dtype))[0])
-    assert gradients[0].dtype == dtype
-    torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=2**-7, atol=1e-7)
-
-
-def test_logits_overwritten_before_backward_raise(in_blocks):
-    input = torch.randn(6, CLASSES, requires_grad=True)
-    logits = input * 1
-    loss = pl.poly1_cross_entropy(logits, soft((6, CLASSES)).float())
-    logits.zero_()
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
-
-
-def test_what_does_not_fit_is_refused_with_its_whole_shape(in_blocks):
-    input = torch.randn(6, CLASSES, requires_grad=True)
-    with pytest.raises(ValueError, match=r"`input` of shape \(6, 4\), got shape \(3,\)"):
-        pl.poly1_binary_cross_entropy_with_logits(input, input.detach(), weight=torch.ones(3))
-    for length in (5, 7):
-        with pytest.raises(ValueError, match=rf"shape \(6,\) .* of shape \(6, 4\), got shape \({length},\)"):
-            pl.poly1_cross_entropy(input, torch.zeros(length).long(), label_smoothing=0.1)
-        with pytest.raises(ValueError, match=rf"shape of `input`, \(6, 4\), .* got shape \({length}, 4\)"):
-            pl.poly1_sigmoid_focal_loss(input, torch.zeros(length, 4))
-
-
-@given(
-    shape=st.lists(st.integers(0, 6), min_size=2, max_size=4),
-    limit=st.integers(1, 50),
-    axes=st.sets(st.integers(0, 3)),
-)
-def test_blocks_are_within_the_limit_and_hold_every_element_once(shape, limit, axes):
-    input = torch.zeros(shape)
-    axes = sorted(axis for axis in axes if axis < len(shape))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(evaluation._BLOCK, "cpu", limit)
-        blocks = evaluation._blocks(input, input, lambda *_: axes)
-    if not blocks:
-        assert input.numel() < 2 * limit
-        return
-    whole = math.prod(size for axis, size in enumerate(shape) if axis not in axes)
-    for block in blocks:
-        input[block] += 1
-        assert input[block].numel() <= max(limit, whole)
-    assert (input == 1).all()

@@ -1,6 +1,6 @@
 """The loss functions of torch that can be replaced, and what their arguments mean as entries."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import _reduction as legacy
 
-from polyloss_lightning.links import Entries, sigmoid_entries, softmax_entries
+from polyloss_lightning.links import Entries, sigmoid_axes, sigmoid_entries, softmax_axes, softmax_entries
 from polyloss_lightning.links.entries import output_dtype
 
 LossName: TypeAlias = Literal[
@@ -43,11 +43,13 @@ class LossFunction(NamedTuple):
         name: its name.
         bind: from its arguments, as they were given, to a :class:`Call`.
         entries: from the arguments of the call to what enters the polynomial.
+        axes: from the same to the axes along which the input may be cut.
     """
 
     name: LossName
     bind: Callable[..., Call]
     entries: Callable[..., Entries]
+    axes: Callable[..., Sequence[int]]
 
 
 def check_losses(losses: object) -> tuple[LossName, ...]:
@@ -176,16 +178,32 @@ def _linear_entries(
     return softmax_entries(logits.reshape(*input.shape[:-1], *linear_weight.shape[:-1]), target, **options)
 
 
+def _axes_of_softmax(
+    *, input: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float, **_: object
+) -> Sequence[int]:
+    return softmax_axes(input, target, weight=weight, label_smoothing=label_smoothing)
+
+
+def _axes_of_sigmoid(
+    *, input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, **_: object
+) -> Sequence[int]:
+    return sigmoid_axes(input, target, weight, pos_weight)
+
+
+def _no_axes(**_: object) -> Sequence[int]:
+    return ()
+
+
 # Losses that stay are here too: a table of what was found names these as well. torchvision's focal loss is plain Python
 # around torch's binary cross-entropy: that call is what is replaced.
 LOSS_FUNCTIONS: dict[Callable[..., Any], LossFunction] = {
-    F.cross_entropy: LossFunction("cross_entropy", _bind_cross_entropy, softmax_entries),
+    F.cross_entropy: LossFunction("cross_entropy", _bind_cross_entropy, softmax_entries, _axes_of_softmax),
     F.binary_cross_entropy_with_logits: LossFunction(
-        "binary_cross_entropy_with_logits", _bind_binary_cross_entropy, sigmoid_entries
+        "binary_cross_entropy_with_logits", _bind_binary_cross_entropy, sigmoid_entries, _axes_of_sigmoid
     ),
-    F.nll_loss: LossFunction("nll_loss", _bind_nll_loss, _nll_entries),
+    F.nll_loss: LossFunction("nll_loss", _bind_nll_loss, _nll_entries, _no_axes),
 }
 if hasattr(F, "linear_cross_entropy"):
     LOSS_FUNCTIONS[F.linear_cross_entropy] = LossFunction(
-        "linear_cross_entropy", _bind_linear_cross_entropy, _linear_entries
+        "linear_cross_entropy", _bind_linear_cross_entropy, _linear_entries, _no_axes
     )

@@ -18,7 +18,7 @@ from polyloss_lightning.interception.backward import BACKWARD_PASSES, run_in
 from polyloss_lightning.interception.call_sites import CallSite
 from polyloss_lightning.interception.functions import LOSS_FUNCTIONS, Call, LossFunction, LossName
 from polyloss_lightning.interception.scope import Scope
-from polyloss_lightning.links import Entries, sigmoid_focal_entries
+from polyloss_lightning.links import sigmoid_focal_entries
 from polyloss_lightning.observation import Observer, observe
 from polyloss_lightning.reduction import Reduction
 
@@ -141,11 +141,17 @@ class LossMode(TorchFunctionMode):
     def loss(self, function: LossFunction, call: Call) -> Tensor:
         """The replaced loss; calls nothing that a mode around this one replaces, so that epsilon is applied once."""
 
-        def link(input: Tensor, target: Tensor) -> Entries:
-            return function.entries(**{**call.arguments, "input": input, "target": target})
+        def of(input: Tensor, target: Tensor) -> dict[str, Any]:
+            return {**call.arguments, "input": input, "target": target}
 
-        input, target = call.arguments["input"], call.arguments["target"]
-        return evaluate(link, input, target, self.epsilon, cast(Reduction, call.reduction))
+        return evaluate(
+            lambda input, target: function.entries(**of(input, target)),
+            call.arguments["input"],
+            call.arguments["target"],
+            self.epsilon,
+            cast(Reduction, call.reduction),
+            axes=lambda input, target: function.axes(**of(input, target)),
+        )
 
     def _in_no_grad(self) -> bool:
         """Whether gradients are off here, and are on in the block: as in reentrant activation checkpointing."""

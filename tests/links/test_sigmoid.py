@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from polyloss_lightning.links import sigmoid_entries, sigmoid_focal_entries
+from polyloss_lightning.links import sigmoid_axes, sigmoid_entries, sigmoid_focal_entries
 
 INPUT = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]])
 TARGET = torch.tensor([[1.0, 0.0, 0.25], [0.0, 1.0, -100.0]])
@@ -64,3 +64,32 @@ def test_class_indices_are_one_hot_and_ignored_by_sample():
 def test_weights_on_another_device_are_not_copied_at_every_step(options):
     with pytest.raises(RuntimeError, match="device"):
         sigmoid_entries(INPUT.to("meta"), TARGET.to("meta"), **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "factors", "alpha", "axes"),
+    [
+        ((6, 4), [], -1, (0, 1)),
+        ((6, 4), [(4,)], 0.25, (0,)),
+        ((6, 4), [(1,), ()], 0.25, (0, 1)),
+        ((6, 4), [(6, 1)], 0.25, (1,)),
+        ((6, 4), [(6, 4)], 0.25, ()),
+        ((6, 4, 5), [(4, 1), None], 0.25, (0, 2)),
+        ((6, 4, 5), [(5,)], torch.ones(4), (0,)),
+        ((6, 4, 5), [], torch.tensor(0.5), (0, 2)),
+        ((6,), [], -1, ()),
+    ],
+)
+def test_free_axes_are_those_that_no_factor_spans(shape, factors, alpha, axes):
+    input = torch.zeros(shape)
+    factors = [None if factor is None else torch.ones(factor) for factor in factors]
+    assert sigmoid_axes(input, input, *factors, alpha=alpha) == axes
+
+
+def test_the_class_axis_is_not_free_for_class_indices():
+    assert sigmoid_axes(torch.zeros(6, 4, 5), torch.zeros(6, 5).long()) == (0, 2)
+
+
+def test_no_axis_is_free_where_a_factor_has_a_gradient():
+    input, learned = torch.zeros(6, 4), torch.ones(1, requires_grad=True)
+    assert sigmoid_axes(input, input, learned) == sigmoid_axes(input, input, alpha=learned) == ()

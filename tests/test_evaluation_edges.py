@@ -1,0 +1,116 @@
+"""What is cut into blocks, what stays whole, and what happens at the edges."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+import polyloss_lightning as pl
+from polyloss_lightning import evaluation
+
+CLASSES = 4
+
+
+def soft(shape):
+    return torch.randn(shape, dtype=torch.float64).softmax(1)
+
+
+class OfTheBatch(pl.Poly1CrossEntropyLoss):
+    """Its entries are no entries of a part of the batch."""
+
+    def entries(self, input, target):
+        return super().entries(input - input.mean(0), target)
+
+
+class Named(pl.Poly1CrossEntropyLoss):
+    pass
+
+
+def test_a_subclass_with_entries_of_its_own_stays_whole(in_blocks, is_cut):
+    input = torch.randn(6, CLASSES, requires_grad=True)
+    assert not is_cut(OfTheBatch()(input, soft((6, CLASSES)).float()))
+    assert is_cut(Named()(input, soft((6, CLASSES)).float()))
+
+
+def test_what_else_has_a_gradient_stays_whole(in_blocks):
+    input, target = torch.randn(6, CLASSES, requires_grad=True), soft((6, CLASSES)).float()
+    weight = torch.ones(CLASSES, requires_grad=True)
+    for arguments, options, leaf in (
+        ((input, target.requires_grad_()), {}, target),
+        ((input, target.detach()), {"weight": weight}, weight),
+    ):
+        (gradient,) = torch.autograd.grad(pl.poly1_cross_entropy(*arguments, **options), leaf)
+        assert gradient.abs().sum() > 0
+    loss = pl.poly1_binary_cross_entropy_with_logits(input, target.detach(), pos_weight=weight)
+    assert torch.autograd.grad(loss, weight)[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("target", [torch.full((6,), -100), torch.full((6, CLASSES), -100.0)])
+def test_a_mean_of_nothing_moves_nothing(in_blocks, is_cut, target):
+    input = torch.randn(6, CLASSES, requires_grad=True)
+    if target.dim() == 1:
+        loss = pl.poly1_cross_entropy(input, target, label_smoothing=0.1)
+    else:
+        loss = pl.poly1_binary_cross_entropy_with_logits(input, target)
+    loss.backward()
+    assert is_cut(loss)
+    assert loss.isnan()
+    assert not input.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_at_the_end_alone(in_blocks, dtype):
+    input = torch.tensor([[9.0, -9.0, 0.0, 0.0]]).repeat(6, 1).to(dtype).requires_grad_()
+    target = F.one_hot(torch.zeros(6, dtype=torch.int64), CLASSES).to(dtype)
+    exact = input.detach().double().requires_grad_()
+    gradients = []
+    for logits in (input, exact):
+        loss = pl.poly1_cross_entropy(logits, target.to(logits.dtype), reduction="sum")
+        # As a GradScaler does: by itself, the gradient of the second logit is nothing that a float16 could hold.
+        gradients.append(torch.autograd.grad(loss, logits, torch.tensor(2.0**12, dtype=loss.dtype))[0])
+    assert gradients[0].dtype == dtype
+    torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=2**-7, atol=1e-7)
+
+
+def test_logits_overwritten_before_backward_raise(in_blocks):
+    input = torch.randn(6, CLASSES, requires_grad=True)
+    logits = input * 1
+    loss = pl.poly1_cross_entropy(logits, soft((6, CLASSES)).float())
+    logits.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_what_does_not_fit_is_refused_with_its_whole_shape(in_blocks):
+    input = torch.randn(6, CLASSES, requires_grad=True)
+    with pytest.raises(ValueError, match=r"`input` of shape \(6, 4\), got shape \(3,\)"):
+        pl.poly1_binary_cross_entropy_with_logits(input, input.detach(), weight=torch.ones(3))
+    for length in (5, 7):
+        with pytest.raises(ValueError, match=rf"shape \(6,\) .* of shape \(6, 4\), got shape \({length},\)"):
+            pl.poly1_cross_entropy(input, torch.zeros(length).long(), label_smoothing=0.1)
+        with pytest.raises(ValueError, match=rf"shape of `input`, \(6, 4\), .* got shape \({length}, 4\)"):
+            pl.poly1_sigmoid_focal_loss(input, torch.zeros(length, 4))
+
+
+@given(
+    shape=st.lists(st.integers(0, 6), min_size=2, max_size=4),
+    limit=st.integers(1, 50),
+    axes=st.sets(st.integers(0, 3)),
+)
+def test_blocks_are_within_the_limit_and_hold_every_element_once(shape, limit, axes):
+    input = torch.zeros(shape)
+    axes = sorted(axis for axis in axes if axis < len(shape))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(evaluation._BLOCK, "cpu", limit)
+        blocks = evaluation._blocks(input, input, lambda *_: axes)
+    if not blocks:
+        assert input.numel() < 2 * limit
+        return
+    whole = math.prod(size for axis, size in enumerate(shape) if axis not in axes)
+    for block in blocks:
+        input[block] += 1
+        assert input[block].numel() <= max(limit, whole)
+    assert (input == 1).all()
