@@ -65,7 +65,8 @@ def evaluate(
     if observe is not None:
         with torch.no_grad():
             observe(link(input, target))
-    loss, denominator = _InBlocks.apply(input, target, link, value, blocks)
+    differentiable = input if torch.is_grad_enabled() else input.detach()
+    loss, denominator = _InBlocks.apply(differentiable, target, link, value, blocks)
     return conclude(loss, denominator, dtype, reduction)
 
 

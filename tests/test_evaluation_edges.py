@@ -75,6 +75,16 @@ def test_half_precision_is_rounded_at_the_end_alone(in_blocks, dtype):
     torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=2**-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_where_gradients_are_off_none_is_computed(in_blocks, mode, monkeypatch):
+    input = torch.randn(6, CLASSES, requires_grad=True)
+    target = soft((6, CLASSES)).float()
+    expected = in_blocks(lambda: pl.poly1_cross_entropy(input, target)).detach()
+    monkeypatch.delattr(torch.autograd, "grad")
+    with mode():
+        torch.testing.assert_close(pl.poly1_cross_entropy(input, target), expected)
+
+
 def test_logits_overwritten_before_backward_raise(in_blocks):
     input = torch.randn(6, CLASSES, requires_grad=True)
     logits = input * 1
