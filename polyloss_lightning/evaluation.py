@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
@@ -102,6 +103,13 @@ def _without_class_axis(block: Block) -> Block:
     return (block[0], *block[2:])
 
 
+def _no_hooks() -> AbstractContextManager[object]:
+    """What a block saves stays here: to the hooks of activation checkpointing it would be a reason to run again."""
+    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
+        return nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+
+
 class _InBlocks(torch.autograd.Function):
     """Losses one a sample, their gradient found with them, and the denominator of the mean."""
 
@@ -123,7 +131,7 @@ class _InBlocks(torch.autograd.Function):
         denominators = []
         for block in blocks:
             of_target = block if target.shape == input.shape else _without_class_axis(block)
-            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
+            with torch.set_grad_enabled(ctx.needs_input_grad[0]), _no_hooks():
                 piece = input[block].detach().to(dtype).requires_grad_(ctx.needs_input_grad[0])
                 entries = link(piece, target[of_target])
                 result = per_sample(value(entries), entries)
@@ -149,9 +157,10 @@ class _InBlocks(torch.autograd.Function):
         if grad_loss is None:
             return None, None, None, None, None
         if torch.is_grad_enabled():  # this backward is to be differentiated itself
-            entries = ctx.link(input, target)
+            alias = input.view_as(input)  # the hooks of the input itself come after this
+            entries = ctx.link(alias, target)
             loss = per_sample(ctx.value(entries), entries)
-            (grad,) = torch.autograd.grad(loss, input, grad_loss, create_graph=True)
+            (grad,) = torch.autograd.grad(loss, alias, grad_loss, create_graph=True)
             return grad, None, None, None, None
         # A mean of nothing: the loss is NaN and its gradient infinite, but none of that reaches the logits.
         grad_loss = grad_loss.masked_fill(denominator == 0, 0)

@@ -133,6 +133,27 @@ def test_backward_goes_twice_and_again_through_its_own_graph(in_blocks):
     torch.testing.assert_close(input.grad, 2 * (expected * first).sum((2, 3)))
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_hooks_of_the_logits_run_once(in_blocks, create_graph):
+    input = torch.randn(6, CLASSES, dtype=torch.float64, requires_grad=True)
+    loss, target = pl.Poly1CrossEntropyLoss(EPSILON), soft((6, CLASSES))
+    expected = in_blocks(lambda: torch.autograd.grad(loss(input, target), input)[0])
+    input.register_hook(lambda gradient: 2 * gradient)
+    (gradient,) = torch.autograd.grad(loss(input, target), input, create_graph=create_graph)
+    torch.testing.assert_close(gradient, 2 * expected)
+
+
+def test_hooks_of_saved_tensors_see_what_waits_for_backward(in_blocks):
+    input = torch.randn(6, CLASSES, requires_grad=True)
+    loss, target = pl.Poly1CrossEntropyLoss(EPSILON), soft((6, CLASSES)).float()
+    seen = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: seen.append(tensor.numel()) or tensor, lambda t: t):
+        loss(input, target)
+    assert seen.count(input.numel()) == 3  # logits, target and gradient
+    with torch.autograd.graph.disable_saved_tensors_hooks("there are none"):
+        torch.testing.assert_close(loss(input, target), in_blocks(lambda: loss(input, target)))
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_under_activation_checkpointing(in_blocks, use_reentrant):
     loss, target = pl.Poly1BCEWithLogitsLoss(EPSILON), multi_hot((6, CLASSES))
@@ -144,9 +165,16 @@ def test_under_activation_checkpointing(in_blocks, use_reentrant):
         value.backward()  # the reentrant kind knows no other
         return value.detach(), leaf.grad
 
-    expected = in_blocks(lambda: run(lambda x: loss(x.tanh(), target)))
-    actual = run(lambda x: checkpoint(lambda x: loss(x.tanh(), target), x, use_reentrant=use_reentrant))
-    torch.testing.assert_close(actual, expected)
+    runs = []
+
+    def part(x):
+        runs.append(torch.is_grad_enabled())
+        return loss(x.tanh(), target)
+
+    expected = in_blocks(lambda: run(part))
+    runs.clear()
+    torch.testing.assert_close(run(lambda x: checkpoint(part, x, use_reentrant=use_reentrant)), expected)
+    assert runs == [not use_reentrant, True]  # forward, and once more in backward
 
 
 def test_inside_an_override_backward_included(in_blocks):
