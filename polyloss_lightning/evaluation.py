@@ -12,7 +12,7 @@ from torch import Tensor
 from polyloss_lightning import polynomial
 from polyloss_lightning.links import Entries
 from polyloss_lightning.links.tracing import plain_autograd
-from polyloss_lightning.reduction import Reduction, conclude, per_sample, reduce
+from polyloss_lightning.reduction import Reduction, reduce
 
 Link: TypeAlias = Callable[[Tensor, Tensor], Entries]
 Axes: TypeAlias = Callable[[Tensor, Tensor], Sequence[int]]
@@ -37,8 +37,8 @@ def evaluate(
 ) -> Tensor:
     """The loss of ``input`` and ``target``.
 
-    A large input is done block by block, each with its gradient, so that autograd keeps one tensor of its size instead
-    of up to eighteen. The numbers are the same.
+    A large input is done block by block, each with its gradient: beside the logits and the target, which are not to be
+    overwritten until then, one tensor of their size waits for backward. In one piece it is up to eighteen.
 
     Args:
         link: from logits and target to entries.
@@ -57,7 +57,7 @@ def evaluate(
         return polynomial.value(entries.log_p, epsilon, gamma, num_terms, entries.miss, entries.u)
 
     blocks = _blocks(input, target, axes)
-    dtype = _dtype_of_loss(link, input, target) if len(blocks) > 1 else None
+    dtype = _dtype_of_loss(link, input, target, blocks[0]) if len(blocks) > 1 else None
     if dtype is None:
         entries = link(input, target)
         if observe is not None:
@@ -67,22 +67,23 @@ def evaluate(
         with torch.no_grad():
             observe(link(input, target))
     differentiable = input if torch.is_grad_enabled() else input.detach()
-    loss, denominator = _InBlocks.apply(differentiable, target, link, value, blocks)
-    return conclude(loss, denominator, dtype, reduction)
+    loss: Tensor = _InBlocks.apply(differentiable, target, link, value, reduction, blocks)
+    return loss.to(dtype)
 
 
-def _dtype_of_loss(link: Link, input: Tensor, target: Tensor) -> torch.dtype | None:
+def _dtype_of_loss(link: Link, input: Tensor, target: Tensor, block: Block) -> torch.dtype | None:
     """Dtype of the loss; None if an argument does not fit: the link says so best, of the whole."""
+    nothing = tuple(part if part == slice(None) else slice(0) for part in block)
     try:
         with torch.no_grad():
-            return link(input[:0], target[:0]).dtype
+            return link(input[nothing], _part(target, input, nothing)).dtype
     except (TypeError, ValueError):
         return None
 
 
 def _blocks(input: Tensor, target: Tensor, axes: Axes | None) -> list[Block]:
     """Where to cut ``input``; no or one block if it is to stay in one piece."""
-    if axes is None or not plain_autograd(input, target) or target.requires_grad:
+    if axes is None or not plain_autograd(input, target) or target.requires_grad or target.is_inference():
         return []
     if target.shape not in (input.shape, input.shape[:1] + input.shape[2:]):
         return []  # it does not fit: the link says so best
@@ -99,8 +100,9 @@ def _blocks(input: Tensor, target: Tensor, axes: Axes | None) -> list[Block]:
     return list(itertools.product(*cuts))
 
 
-def _without_class_axis(block: Block) -> Block:
-    return (block[0], *block[2:])
+def _part(tensor: Tensor, input: Tensor, block: Block) -> Tensor:
+    """The block of ``tensor``, which may lack the class axis that ``input`` has."""
+    return tensor[block if tensor.dim() == input.dim() else (block[0], *block[2:])]
 
 
 def _no_hooks() -> AbstractContextManager[object]:
@@ -111,7 +113,7 @@ def _no_hooks() -> AbstractContextManager[object]:
 
 
 class _InBlocks(torch.autograd.Function):
-    """Losses one a sample, their gradient found with them, and the denominator of the mean."""
+    """The loss, and with it the gradient of each sample's own part of it."""
 
     @staticmethod
     def forward(
@@ -120,49 +122,49 @@ class _InBlocks(torch.autograd.Function):
         target: Tensor,
         link: Link,
         value: Callable[[Entries], Tensor],
+        reduction: Reduction,
         blocks: list[Block],
-    ) -> tuple[Tensor, Tensor]:
-        ctx.link, ctx.value = link, value
-        ctx.set_materialize_grads(False)
+    ) -> Tensor:
+        ctx.link, ctx.value, ctx.reduction = link, value, reduction
         dtype = torch.promote_types(input.dtype, torch.float32)
         # A float16 would lose what a GradScaler is there to keep.
         slope = torch.empty_like(input, dtype=dtype if input.dtype == torch.float16 else None)
         loss: Tensor | None = None
-        denominators = []
+        sums, denominators = [], []
         for block in blocks:
-            of_target = block if target.shape == input.shape else _without_class_axis(block)
             with torch.set_grad_enabled(ctx.needs_input_grad[0]), _no_hooks():
                 piece = input[block].detach().to(dtype).requires_grad_(ctx.needs_input_grad[0])
-                entries = link(piece, target[of_target])
-                result = per_sample(value(entries), entries)
-                total = result.sum()
+                entries = link(piece, _part(target, input, block))
+                entries = entries._replace(dtype=entries.log_p.dtype)
+                part = reduce(value(entries), entries, "none" if reduction == "none" else "sum")
+                total = part.sum()
+            sums.append(total.detach())
             denominators.append(entries.denominator.detach())
-            of_loss = block if result.dim() == input.dim() else _without_class_axis(block)
-            if loss is None:
-                shape = input.shape if result.dim() == input.dim() else (*input.shape[:1], *input.shape[2:])
-                loss = result.new_empty(shape)
-            loss[of_loss] = result.detach()
+            if reduction == "none":
+                if loss is None:
+                    class_axis = 1 if part.dim() < input.dim() else input.dim()
+                    loss = part.new_empty(input.shape[:class_axis] + input.shape[class_axis + 1 :])
+                _part(loss, input, block).copy_(part.detach())
             if ctx.needs_input_grad[0]:
                 (slope[block],) = torch.autograd.grad(total, piece)
-        assert loss is not None
-        denominator = torch.stack(denominators).sum()
+        total, denominator = torch.stack(sums).sum(), torch.stack(denominators).sum()
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(input, target, slope, denominator)
-        ctx.mark_non_differentiable(denominator)
-        return loss, denominator
+            ctx.save_for_backward(input, target, slope, denominator, (total == 0) & (denominator == 0))
+        if loss is not None:
+            return loss
+        return total / denominator if reduction == "mean" else total
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        input, target, slope, denominator = ctx.saved_tensors
-        if grad_loss is None:
-            return None, None, None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, target, slope, denominator, nothing = ctx.saved_tensors
         if torch.is_grad_enabled():  # this backward is to be differentiated itself
             alias = input.view_as(input)  # the hooks of the input itself come after this
             entries = ctx.link(alias, target)
-            loss = per_sample(ctx.value(entries), entries)
-            (grad,) = torch.autograd.grad(loss, alias, grad_loss, create_graph=True)
-            return grad, None, None, None, None
-        # A mean of nothing: the loss is NaN and its gradient infinite, but none of that reaches the logits.
-        grad_loss = grad_loss.masked_fill(denominator == 0, 0)
-        grad_loss = grad_loss if grad_loss.dim() == slope.dim() else grad_loss.unsqueeze(1)
-        return (slope * grad_loss).to(input.dtype), None, None, None, None
+            loss = reduce(ctx.value(entries), entries._replace(dtype=grad.dtype), ctx.reduction)
+            return *torch.autograd.grad(loss, alias, grad, create_graph=True), None, None, None, None, None
+        if ctx.reduction == "mean":
+            # Of nothing the mean is NaN and its gradient infinite, but none of that reaches the logits.
+            grad = (grad / denominator).masked_fill(nothing, 0)
+        elif ctx.reduction == "none" and grad.dim() < slope.dim():
+            grad = grad.unsqueeze(1)
+        return (slope * grad).to(input.dtype), None, None, None, None, None

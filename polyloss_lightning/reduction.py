@@ -2,7 +2,6 @@
 
 from typing import Literal, TypeAlias, get_args
 
-import torch
 from torch import Tensor
 
 from polyloss_lightning.links import Entries
@@ -27,20 +26,11 @@ def reduce(value: Tensor, entries: Entries, reduction: Reduction) -> Tensor:
             ``entries.denominator``: the total weight of the targets that count for class indices, the number of
             samples for probabilities. Without any target that counts, ``mean`` is NaN and ``sum`` is 0, as in torch.
     """
-    loss = per_sample(value, entries) if reduction == "none" else value * entries.weight
-    return conclude(loss, entries.denominator, entries.dtype, reduction)
-
-
-def per_sample(value: Tensor, entries: Entries) -> Tensor:
-    """Weigh the value of each entry and sum over classes: one loss a sample, or an element."""
     loss = value * entries.weight
-    return loss if entries.class_dim is None else loss.sum(entries.class_dim)
-
-
-def conclude(loss: Tensor, denominator: Tensor, dtype: torch.dtype, reduction: Reduction) -> Tensor:
-    """None, mean or sum of ``loss``, in ``dtype``."""
-    if reduction != "none":
+    if reduction == "none":
+        loss = loss if entries.class_dim is None else loss.sum(entries.class_dim)
+    else:
         loss = loss.sum()
-    if reduction == "mean":
-        loss = loss / denominator
-    return loss if loss.dtype == dtype else loss.to(dtype)
+        if reduction == "mean":
+            loss = loss / entries.denominator
+    return loss if loss.dtype == entries.dtype else loss.to(entries.dtype)

@@ -1,12 +1,14 @@
 """What is cut into blocks, what stays whole, and what happens at the edges."""
 
 import math
+import weakref
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 import polyloss_lightning as pl
 from polyloss_lightning import evaluation
@@ -33,6 +35,80 @@ def test_a_subclass_with_entries_of_its_own_stays_whole(in_blocks, is_cut):
     input = torch.randn(6, CLASSES, requires_grad=True)
     assert not is_cut(OfTheBatch()(input, soft((6, CLASSES)).float()))
     assert is_cut(Named()(input, soft((6, CLASSES)).float()))
+
+
+def test_a_loss_with_entries_of_its_own_stays_whole(in_blocks, is_cut):
+    loss, input = Named(), torch.randn(6, CLASSES, requires_grad=True)
+    loss.entries = OfTheBatch().entries
+    assert not is_cut(loss(input, soft((6, CLASSES)).float()))
+
+
+class Learned(pl.Poly1CrossEntropyLoss):
+    def __init__(self):
+        super().__init__(weight=torch.ones(CLASSES))
+        del self.weight
+        self.weight = torch.nn.Parameter(torch.ones(CLASSES))
+
+
+def test_learned_weights_of_a_module_have_their_gradient(in_blocks):
+    loss = Learned()
+    loss(torch.randn(6, CLASSES, requires_grad=True), soft((6, CLASSES)).float()).backward()
+    assert loss.weight.grad.abs().sum() > 0
+
+
+# torch compiles its decompositions for forward mode with its own deprecated function.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.* is deprecated:FutureWarning")
+def test_factors_have_their_tangent(in_blocks):
+    input, target = torch.randn(6, CLASSES), soft((6, CLASSES)).float()
+    with forward_ad.dual_level():
+        weight = forward_ad.make_dual(torch.ones(CLASSES), torch.ones(CLASSES))
+        for loss in (
+            pl.poly1_binary_cross_entropy_with_logits(input, target, pos_weight=weight),
+            pl.poly1_cross_entropy(input, target, weight=weight),
+        ):
+            assert forward_ad.unpack_dual(loss).tangent > 0
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_weights_of_zero_on_every_target_are_as_in_torch(in_blocks, reduction):
+    input = torch.randn(6, CLASSES, dtype=torch.float64, requires_grad=True)
+    target, weight = torch.zeros(6).long(), torch.tensor([0.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    options = {"weight": weight, "label_smoothing": 0.1, "reduction": reduction}
+    loss, expected = pl.poly1_cross_entropy(input, target, 0.0, **options), F.cross_entropy(input, target, **options)
+    gradients = [torch.autograd.grad(value.sum(), input)[0] for value in (loss, expected)]
+    if reduction == "mean":  # a mean of no weight, of a sum that is not zero
+        assert not any(each.isfinite().all() for each in (loss, expected, *gradients))
+    else:
+        torch.testing.assert_close((loss, gradients[0]), (expected, gradients[1]))
+
+
+def test_a_factor_of_each_sample_leaves_the_other_axes(in_blocks, is_cut):
+    input, target = torch.randn(6, CLASSES, requires_grad=True), soft((6, CLASSES)).float()
+    weight = torch.rand(6, 1)
+    loss = pl.poly1_binary_cross_entropy_with_logits(input, target, 0.0, weight=weight)
+    assert is_cut(loss)
+    torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(input, target, weight=weight))
+
+
+def test_logits_are_held_until_backward_and_no_longer(in_blocks):
+    for function in (pl.poly1_binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits):
+        leaf, target = torch.randn(6, CLASSES, requires_grad=True), soft((6, CLASSES)).float()
+        logits = leaf * 1
+        held = weakref.ref(logits)
+        with pl.override_losses(2.0, on_nothing="warn"):
+            F.binary_cross_entropy_with_logits(torch.zeros(1), torch.zeros(1))  # so that the block is not empty
+            loss = function(logits, target)
+        loss.backward()
+        del logits
+        assert held() is None
+
+
+def test_a_target_made_in_inference_mode(in_blocks):
+    with torch.inference_mode():
+        target = torch.rand(6, CLASSES)
+    input = torch.randn(6, CLASSES, requires_grad=True)
+    pl.poly1_binary_cross_entropy_with_logits(input, target).backward()
+    assert input.grad.isfinite().all()
 
 
 def test_what_else_has_a_gradient_stays_whole(in_blocks):

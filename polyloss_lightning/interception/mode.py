@@ -140,17 +140,15 @@ class LossMode(TorchFunctionMode):
 
     def loss(self, function: LossFunction, call: Call) -> Tensor:
         """The replaced loss; calls nothing that a mode around this one replaces, so that epsilon is applied once."""
-
-        def of(input: Tensor, target: Tensor) -> dict[str, Any]:
-            return {**call.arguments, "input": input, "target": target}
-
+        # What autograd keeps holds the rest of the arguments, and must not hold these two any longer than it has to.
+        options = {name: value for name, value in call.arguments.items() if name not in ("input", "target")}
         return evaluate(
-            lambda input, target: function.entries(**of(input, target)),
+            lambda input, target: function.entries(input=input, target=target, **options),
             call.arguments["input"],
             call.arguments["target"],
             self.epsilon,
             cast(Reduction, call.reduction),
-            axes=lambda input, target: function.axes(**of(input, target)),
+            axes=lambda input, target: function.axes(input=input, target=target, **options),
         )
 
     def _in_no_grad(self) -> bool:

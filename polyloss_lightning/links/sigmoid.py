@@ -13,6 +13,7 @@ from polyloss_lightning.links.entries import (
     drop_impossible,
     output_dtype,
 )
+from polyloss_lightning.links.tracing import constant
 
 TargetFormat: TypeAlias = Literal["multi_hot", "class_index"]
 _TARGET_FORMATS = get_args(TargetFormat)  # here, because torch.compile of torch 2.6 does not trace it
@@ -106,8 +107,7 @@ def sigmoid_axes(input: Tensor, target: Tensor, *factors: Tensor | None, alpha: 
         factors: whatever is broadcast to ``input``: there is no cut along an axis of theirs.
         alpha: of the focal loss; if it is one number a class, there is no cut along the class axis.
     """
-    tensors = [factor for factor in (*factors, alpha) if isinstance(factor, Tensor)]
-    if input.dim() < 2 or any(tensor.requires_grad for tensor in tensors):
+    if input.dim() < 2 or not constant(*factors, alpha):
         return ()
     whole = {1} if input.shape != target.shape or isinstance(alpha, Tensor) else set()
     for factor in factors:

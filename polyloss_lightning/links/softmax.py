@@ -12,6 +12,7 @@ from polyloss_lightning.links.entries import (
     output_dtype,
 )
 from polyloss_lightning.links.log_softmax import exact_log_softmax, exact_log_softmax_at
+from polyloss_lightning.links.tracing import constant
 
 
 def softmax_entries(
@@ -95,7 +96,7 @@ def softmax_axes(
 ) -> tuple[int, ...]:
     """Axes of ``input`` along which :func:`softmax_entries` may be cut; none if there is but one entry a sample."""
     one_a_sample = input.shape != target.shape and label_smoothing == 0
-    if one_a_sample or input.dim() < 2 or (weight is not None and weight.requires_grad):
+    if one_a_sample or input.dim() < 2 or not constant(weight):
         return ()
     return (0, *range(2, input.dim()))
 

@@ -18,3 +18,9 @@ def plain_autograd(*tensors: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and all(unpack_dual(tensor).tangent is None for tensor in tensors)  # type: ignore[no-untyped-call]
     )
+
+
+def constant(*factors: Tensor | float | None) -> bool:
+    """Whether no derivative by any of the ``factors`` is asked for."""
+    tensors = [factor for factor in factors if isinstance(factor, Tensor)]
+    return plain_autograd(*tensors) and not any(tensor.requires_grad for tensor in tensors)

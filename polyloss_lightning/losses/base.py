@@ -78,7 +78,8 @@ class PolyLoss(nn.Module, ABC):
 
     def _free_axes(self, input: Tensor, target: Tensor) -> Sequence[int]:
         owner = next(base for base in type(self).__mro__ if "entries" in vars(base))
-        return self.axes(input, target) if "axes" in vars(owner) else ()
+        of_the_class = "axes" in vars(owner) and "entries" not in vars(self)
+        return self.axes(input, target) if of_the_class else ()
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of ``input`` and ``target``; shapes as in the class docstring."""

@@ -81,4 +81,4 @@ class Poly1CrossEntropyLoss(PolyLoss):
 
     def axes(self, input: Tensor, target: Tensor) -> tuple[int, ...]:
         """All but the class axis, where there is an entry for each class."""
-        return softmax_axes(input, target, label_smoothing=self.label_smoothing)
+        return softmax_axes(input, target, weight=self.weight, label_smoothing=self.label_smoothing)
