@@ -126,14 +126,16 @@ class _InBlocks(torch.autograd.Function):
         blocks: list[Block],
     ) -> Tensor:
         ctx.link, ctx.value, ctx.reduction = link, value, reduction
+        differentiable: bool = ctx.needs_input_grad[0]
         dtype = torch.promote_types(input.dtype, torch.float32)
         # A float16 would lose what a GradScaler is there to keep.
-        slope = torch.empty_like(input, dtype=dtype if input.dtype == torch.float16 else None)
+        slope_dtype = dtype if input.dtype == torch.float16 else input.dtype
+        slope = torch.empty_like(input, dtype=slope_dtype) if differentiable else None
         loss: Tensor | None = None
         sums, denominators = [], []
         for block in blocks:
-            with torch.set_grad_enabled(ctx.needs_input_grad[0]), _no_hooks():
-                piece = input[block].detach().to(dtype).requires_grad_(ctx.needs_input_grad[0])
+            with torch.set_grad_enabled(differentiable), _no_hooks():
+                piece = input[block].detach().to(dtype).requires_grad_(differentiable)
                 entries = link(piece, _part(target, input, block))
                 entries = entries._replace(dtype=entries.log_p.dtype)
                 part = reduce(value(entries), entries, "none" if reduction == "none" else "sum")
@@ -145,10 +147,10 @@ class _InBlocks(torch.autograd.Function):
                     class_axis = 1 if part.dim() < input.dim() else input.dim()
                     loss = part.new_empty(input.shape[:class_axis] + input.shape[class_axis + 1 :])
                 _part(loss, input, block).copy_(part.detach())
-            if ctx.needs_input_grad[0]:
+            if slope is not None:
                 (slope[block],) = torch.autograd.grad(total, piece)
         total, denominator = torch.stack(sums).sum(), torch.stack(denominators).sum()
-        if ctx.needs_input_grad[0]:
+        if slope is not None:
             ctx.save_for_backward(input, target, slope, denominator, (total == 0) & (denominator == 0))
         if loss is not None:
             return loss

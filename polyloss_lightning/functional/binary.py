@@ -61,12 +61,6 @@ def poly1_binary_cross_entropy_with_logits(
     epsilon = polynomial.as_epsilon(epsilon)
     polynomial.check_num_terms(num_terms, epsilon)
     check_reduction(reduction)
-    return evaluate(
-        partial(sigmoid_entries, weight=weight, pos_weight=pos_weight, ignore_index=ignore_index),
-        input,
-        target,
-        epsilon,
-        reduction,
-        num_terms=num_terms,
-        axes=lambda input, target: sigmoid_axes(input, target, weight, pos_weight),
-    )
+    link = partial(sigmoid_entries, weight=weight, pos_weight=pos_weight, ignore_index=ignore_index)
+    axes = partial(sigmoid_axes, **link.keywords)
+    return evaluate(link, input, target, epsilon, reduction, num_terms=num_terms, axes=axes)

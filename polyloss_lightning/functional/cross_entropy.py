@@ -62,15 +62,9 @@ def poly1_cross_entropy(
     polynomial.check_num_terms(num_terms, epsilon)
     check_reduction(reduction)
     check_label_smoothing(label_smoothing)
-    return evaluate(
-        partial(softmax_entries, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing),
-        input,
-        target,
-        epsilon,
-        reduction,
-        num_terms=num_terms,
-        axes=partial(softmax_axes, weight=weight, label_smoothing=label_smoothing),
-    )
+    link = partial(softmax_entries, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
+    axes = partial(softmax_axes, **link.keywords)
+    return evaluate(link, input, target, epsilon, reduction, num_terms=num_terms, axes=axes)
 
 
 def check_label_smoothing(label_smoothing: float) -> None:

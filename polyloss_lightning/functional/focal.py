@@ -67,13 +67,6 @@ def poly1_focal_loss(
     polynomial.check_gamma(gamma)
     check_reduction(reduction)
     check_label_smoothing(label_smoothing)
-    return evaluate(
-        partial(softmax_entries, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing),
-        input,
-        target,
-        epsilon,
-        reduction,
-        gamma=gamma,
-        num_terms=num_terms,
-        axes=partial(softmax_axes, weight=weight, label_smoothing=label_smoothing),
-    )
+    link = partial(softmax_entries, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
+    axes = partial(softmax_axes, **link.keywords)
+    return evaluate(link, input, target, epsilon, reduction, gamma=gamma, num_terms=num_terms, axes=axes)

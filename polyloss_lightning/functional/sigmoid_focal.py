@@ -83,16 +83,8 @@ def poly1_sigmoid_focal_loss(
     link = partial(
         sigmoid_focal_entries, alpha=alpha, weight=weight, ignore_index=ignore_index, target_format=target_format
     )
-    return evaluate(
-        link,
-        input,
-        target,
-        epsilon,
-        reduction,
-        gamma=gamma,
-        num_terms=num_terms,
-        axes=lambda input, target: sigmoid_axes(input, target, weight, alpha=alpha),
-    )
+    axes = partial(sigmoid_axes, **link.keywords)
+    return evaluate(link, input, target, epsilon, reduction, gamma=gamma, num_terms=num_terms, axes=axes)
 
 
 def check_alpha(alpha: float | Tensor) -> None:

@@ -178,18 +178,6 @@ def _linear_entries(
     return softmax_entries(logits.reshape(*input.shape[:-1], *linear_weight.shape[:-1]), target, **options)
 
 
-def _axes_of_softmax(
-    *, input: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float, **_: object
-) -> Sequence[int]:
-    return softmax_axes(input, target, weight=weight, label_smoothing=label_smoothing)
-
-
-def _axes_of_sigmoid(
-    *, input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, **_: object
-) -> Sequence[int]:
-    return sigmoid_axes(input, target, weight, pos_weight)
-
-
 def _no_axes(**_: object) -> Sequence[int]:
     return ()
 
@@ -197,9 +185,9 @@ def _no_axes(**_: object) -> Sequence[int]:
 # Losses that stay are here too: a table of what was found names these as well. torchvision's focal loss is plain Python
 # around torch's binary cross-entropy: that call is what is replaced.
 LOSS_FUNCTIONS: dict[Callable[..., Any], LossFunction] = {
-    F.cross_entropy: LossFunction("cross_entropy", _bind_cross_entropy, softmax_entries, _axes_of_softmax),
+    F.cross_entropy: LossFunction("cross_entropy", _bind_cross_entropy, softmax_entries, softmax_axes),
     F.binary_cross_entropy_with_logits: LossFunction(
-        "binary_cross_entropy_with_logits", _bind_binary_cross_entropy, sigmoid_entries, _axes_of_sigmoid
+        "binary_cross_entropy_with_logits", _bind_binary_cross_entropy, sigmoid_entries, sigmoid_axes
     ),
     F.nll_loss: LossFunction("nll_loss", _bind_nll_loss, _nll_entries, _no_axes),
 }

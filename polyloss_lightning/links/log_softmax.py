@@ -44,7 +44,7 @@ def _formula(input: Tensor, class_dim: int, dtype: torch.dtype) -> tuple[Tensor,
 
 
 def exact_log_softmax_at(input: Tensor, index: Tensor, class_dim: int, dtype: torch.dtype) -> Tensor:
-    """:func:`exact_log_softmax` at one class a sample, without a pass over the classes that torch's does not make.
+    """:func:`exact_log_softmax` at one class a sample; no more than for torch's is kept for backward.
 
     Args:
         input: logits, any shape.

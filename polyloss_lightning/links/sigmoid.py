@@ -98,19 +98,24 @@ def sigmoid_focal_entries(
     return Entries(log_p, share, _classes(input), denominator, 0, dtype, miss.expand_as(log_p))
 
 
-def sigmoid_axes(input: Tensor, target: Tensor, *factors: Tensor | None, alpha: float | Tensor = -1) -> tuple[int, ...]:
+def sigmoid_axes(
+    input: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    alpha: float | Tensor = -1,
+    **_: object,
+) -> tuple[int, ...]:
     """Axes of ``input`` along which :func:`sigmoid_entries` and :func:`sigmoid_focal_entries` may be cut.
 
-    Args:
-        input: logits.
-        target: one number an element, or one class index a sample.
-        factors: whatever is broadcast to ``input``: there is no cut along an axis of theirs.
-        alpha: of the focal loss; if it is one number a class, there is no cut along the class axis.
+    It takes the options of both. There is no cut along an axis of a weight, nor along the class axis where there is one
+    class index a sample or one ``alpha`` a class.
     """
-    if input.dim() < 2 or not constant(*factors, alpha):
+    if input.dim() < 2 or not constant(weight, pos_weight, alpha):
         return ()
     whole = {1} if input.shape != target.shape or isinstance(alpha, Tensor) else set()
-    for factor in factors:
+    for factor in (weight, pos_weight):
         if factor is not None:
             whole.update(input.dim() - 1 - d for d, size in enumerate(reversed(factor.shape)) if size != 1)
     return tuple(axis for axis in range(input.dim()) if axis not in whole)

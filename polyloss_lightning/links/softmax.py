@@ -92,9 +92,12 @@ def softmax_entries(
 
 
 def softmax_axes(
-    input: Tensor, target: Tensor, *, weight: Tensor | None = None, label_smoothing: float = 0.0
+    input: Tensor, target: Tensor, *, weight: Tensor | None = None, label_smoothing: float = 0.0, **_: object
 ) -> tuple[int, ...]:
-    """Axes of ``input`` along which :func:`softmax_entries` may be cut; none if there is but one entry a sample."""
+    """Axes of ``input`` along which :func:`softmax_entries` may be cut; none if there is but one entry a sample.
+
+    It takes the options of :func:`softmax_entries`.
+    """
     one_a_sample = input.shape != target.shape and label_smoothing == 0
     if one_a_sample or input.dim() < 2 or not constant(weight):
         return ()

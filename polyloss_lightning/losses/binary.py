@@ -77,4 +77,4 @@ class Poly1BCEWithLogitsLoss(PolyLoss):
 
     def axes(self, input: Tensor, target: Tensor) -> tuple[int, ...]:
         """All but those of the weights."""
-        return sigmoid_axes(input, target, self.weight, self.pos_weight)
+        return sigmoid_axes(input, target, weight=self.weight, pos_weight=self.pos_weight)

@@ -100,7 +100,7 @@ class Poly1SigmoidFocalLoss(PolyLoss):
 
     def axes(self, input: Tensor, target: Tensor) -> tuple[int, ...]:
         """All but those of the weights, and but the class axis where a class is what a target or alpha names."""
-        return sigmoid_axes(input, target, self.weight, alpha=self.alpha)
+        return sigmoid_axes(input, target, weight=self.weight, alpha=self.alpha)
 
 
 def _alpha_of_classes(alpha: Tensor | Sequence[float]) -> Tensor:

@@ -1,20 +1,12 @@
 """The benchmark compares what is comparable, and counts what waits for backward."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "losses.py"
-
 
 @pytest.fixture(scope="module")
-def losses():
-    spec = importlib.util.spec_from_file_location("losses", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def losses(load):
+    return load("losses")
 
 
 @pytest.mark.parametrize(("cases", "shape"), [("softmax_cases", (6, 4, 3)), ("sigmoid_cases", (6, 4))])

@@ -83,7 +83,8 @@ def test_weights_on_another_device_are_not_copied_at_every_step(options):
 def test_free_axes_are_those_that_no_factor_spans(shape, factors, alpha, axes):
     input = torch.zeros(shape)
     factors = [None if factor is None else torch.ones(factor) for factor in factors]
-    assert sigmoid_axes(input, input, *factors, alpha=alpha) == axes
+    weights = dict(zip(("weight", "pos_weight"), factors, strict=False))
+    assert sigmoid_axes(input, input, alpha=alpha, **weights) == axes
 
 
 def test_the_class_axis_is_not_free_for_class_indices():
@@ -92,4 +93,4 @@ def test_the_class_axis_is_not_free_for_class_indices():
 
 def test_no_axis_is_free_where_a_factor_has_a_gradient():
     input, learned = torch.zeros(6, 4), torch.ones(1, requires_grad=True)
-    assert sigmoid_axes(input, input, learned) == sigmoid_axes(input, input, alpha=learned) == ()
+    assert sigmoid_axes(input, input, weight=learned) == sigmoid_axes(input, input, alpha=learned) == ()
