@@ -1,6 +1,7 @@
 """PolyLoss for PyTorch Lightning: Poly-1 losses, their terms as metrics, and epsilon on a schedule."""
 
 from polyloss_lightning.callbacks import EpsilonScheduler, PolyLossOverride, PolynomialTermMonitor
+from polyloss_lightning.core import polynomial
 from polyloss_lightning.functional import (
     poly1_binary_cross_entropy_with_logits,
     poly1_cross_entropy,
@@ -34,4 +35,5 @@ __all__ = [
     "poly1_cross_entropy",
     "poly1_focal_loss",
     "poly1_sigmoid_focal_loss",
+    "polynomial",
 ]

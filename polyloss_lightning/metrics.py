@@ -9,8 +9,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
-from polyloss_lightning import polynomial
-from polyloss_lightning.observation import Observation
+from polyloss_lightning.core import polynomial
+from polyloss_lightning.core import Observation
 
 HISTOGRAM_BINS = 50
 _CLASS_COLUMNS = 5
@@ -29,13 +29,13 @@ class PolynomialTerms(Metric):
     1: the losses and terms are the mean over calls. Ignored targets count for nothing, and a call without any other
     target adds nothing to a mean. Epsilon may move from call to call.
 
-    As input to ``update`` the metric takes the :class:`~polyloss_lightning.observation.Observation` that
+    As input to ``update`` the metric takes the :class:`~polyloss_lightning.core.Observation` that
     ``loss.register_observer`` hands out. As output of ``compute`` it gives a dictionary of tensors:
 
     - ``term_1`` .. ``term_N``: the first terms as they enter the loss, epsilon included; 0 where the loss drops them.
     - ``tail``: what all later terms add. Terms and tail sum to ``loss``.
     - ``loss``, ``base_loss``, ``correction``: the loss, the loss without epsilon and with every term, their difference.
-    - ``first_term_share``: weighted mean of :func:`~polyloss_lightning.polynomial.first_term_share`; NaN if a
+    - ``first_term_share``: weighted mean of :func:`~polyloss_lightning.core.polynomial.first_term_share`; NaN if a
       coefficient was negative. (For soft targets of the sigmoid focal loss gamma is taken to act on the 1 - Pt of
       the entry.)
     - ``pt``: weighted mean of Pt.
@@ -86,18 +86,18 @@ class PolynomialTerms(Metric):
 
     def update(self, observation: Observation) -> None:
         """Add the entries of one loss call."""
-        epsilon, gamma, kept, miss = observation.epsilon, observation.gamma, observation.num_terms, observation.miss
+        epsilon, gamma, kept = observation.epsilon, observation.gamma, observation.num_terms
         denominator = observation.denominator.to(self.sums.device)
         weight = observation.weight.to(self.sums.device)
         # An entry that does not count may be infinite in itself.
         log_p = observation.log_p.to(weight.device).masked_fill(weight == 0, 0)
-        miss = None if miss is None else miss.to(weight.device)
+        focal_base = None if observation.focal_base is None else observation.focal_base.to(weight.device)
         pt = log_p.exp()
         share = polynomial.first_term_share(log_p, epsilon, gamma, kept)
-        value = polynomial.value(log_p, epsilon, gamma, kept, miss)
+        value = polynomial.value(log_p, epsilon, gamma, kept, focal_base)
         perturbed = kept is not None or any(epsilon)
-        base = polynomial.value(log_p, (0.0,), gamma, miss=miss) if perturbed else value
-        terms = polynomial.terms(log_p, min(self.num_terms, kept or self.num_terms), epsilon, gamma, miss)
+        base = polynomial.value(log_p, (0.0,), gamma, focal_base=focal_base) if perturbed else value
+        terms = polynomial.terms(log_p, min(self.num_terms, kept or self.num_terms), epsilon, gamma, focal_base)
         dropped = terms.new_zeros(self.num_terms - len(terms), len(pt))
         rows = torch.cat([terms, dropped, torch.stack([value, base, share, pt, torch.ones_like(pt)])])
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from polyloss_lightning import evaluation
+from polyloss_lightning.core import loss as core
+
 
 settings.register_profile("usual", max_examples=50, deadline=None)
 settings.register_profile("thorough", max_examples=500, deadline=None)  # pytest --hypothesis-profile=thorough
@@ -24,12 +25,12 @@ def _one_thread_one_seed():
 @pytest.fixture(params=[1, 6])
 def in_blocks(request, monkeypatch):
     """Blocks of few elements; a context that does without."""
-    whole = dict(evaluation._BLOCK)
-    monkeypatch.setitem(evaluation._BLOCK, "cpu", request.param)
+    whole = dict(core._BLOCK)
+    monkeypatch.setitem(core._BLOCK, "cpu", request.param)
 
     def without(function):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(evaluation._BLOCK, "cpu", whole["cpu"])
+            patch.setitem(core._BLOCK, "cpu", whole["cpu"])
             return function()
 
     return without
@@ -43,6 +44,6 @@ def is_cut():
 
 def _is_cut(loss):
     node = loss.grad_fn
-    while node.next_functions and "InBlocks" not in type(node).__name__:
+    while node.next_functions and "ClosedForm" not in type(node).__name__:
         node = next(following for following, _ in node.next_functions if following)
-    return "InBlocks" in type(node).__name__
+    return "ClosedForm" in type(node).__name__

@@ -15,7 +15,7 @@ from polyloss_lightning.losses import (
     Poly1FocalLoss,
     Poly1SigmoidFocalLoss,
 )
-from polyloss_lightning.observation import Observation
+from polyloss_lightning.core import Observation
 
 mpl.use("agg")
 NAMES = ["term_1", "term_2", "term_3", "tail", "loss", "base_loss", "correction", "first_term_share", "pt"]

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 
 from polyloss_lightning.interception.scope import without_wrappers
 from polyloss_lightning.losses import PolyLoss
-from polyloss_lightning.observation import Observable
+from polyloss_lightning.core import Observable
 
 _C = TypeVar("_C", bound=pl.Callback)
 

@@ -5,7 +5,7 @@ from functools import partial
 
 from torch.utils.hooks import RemovableHandle
 
-from polyloss_lightning.observation import Observable, Observation
+from polyloss_lightning.core import Observable, Observation
 
 
 class StepObserver:

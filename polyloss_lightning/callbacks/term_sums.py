@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from polyloss_lightning.metrics import PolynomialTerms
-from polyloss_lightning.observation import Observation
+from polyloss_lightning.core import Observation
 
 Seen = Sequence[tuple[str, Observation]]
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyloss_lightning.core import Entries
 from polyloss_lightning.interception import call_sites
-from polyloss_lightning.interception.functions import Call, LossFunction
+from polyloss_lightning.interception.functions import Call
 from polyloss_lightning.interception.mode import LossMode, LossOverrideError, skip_as_frame
 
 _EXPONENTIALS = frozenset({"exp", "exp_", "expm1", "expm1_", "exp2", "exp2_", "__rpow__"})
@@ -36,9 +37,9 @@ class ElementwiseLossMode(LossMode):
             self._follow(func, args, kwargs or {}, result)
         return result
 
-    def loss(self, function: LossFunction, call: Call) -> Tensor:
-        """The replaced loss, followed from here on if it is elementwise."""
-        loss = super().loss(function, call)
+    def loss(self, call: Call, on_entries: Callable[[Entries], None] | None = None) -> Tensor:
+        """Return the replaced loss, and follow it from here on if it is elementwise."""
+        loss = super().loss(call, on_entries)
         if call.reduction == "none" and not torch.compiler.is_compiling():
             self._add(loss)
         return loss

@@ -1,6 +1,6 @@
-"""The loss functions of torch that can be replaced, and what their arguments mean as entries."""
+"""The loss functions of torch that can be replaced, and their arguments as links."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import _reduction as legacy
 
-from polyloss_lightning.links import Entries, sigmoid_axes, sigmoid_entries, softmax_axes, softmax_entries
-from polyloss_lightning.links.entries import output_dtype
+from polyloss_lightning.core import Entries, Link, Sigmoid, Softmax
+from polyloss_lightning.core.entries import autocast_dtype
 
 LossName: TypeAlias = Literal[
     "cross_entropy",
@@ -26,14 +26,33 @@ DEFAULT_LOSSES: tuple[LossName, ...] = (
 )
 
 
-_NO_TARGET = -(2**31)  # torch's binary cross-entropy ignores no target, not -100 either
+NO_TARGET = -(2**31)  # torch's binary cross-entropy ignores no target, not even -100
 
 
 class Call(NamedTuple):
-    """A call of one of torch's loss functions, its arguments named as the links name them."""
+    """A call of one of torch's loss functions.
 
+    Attributes:
+        input: logits; log-probabilities for ``nll_loss``, features for ``linear_cross_entropy``.
+        target: the targets.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        link: the other arguments.
+        linear: weight and bias of ``linear_cross_entropy``.
+    """
+
+    input: Tensor
+    target: Tensor
     reduction: str
-    arguments: dict[str, Any]
+    link: Link
+    linear: tuple[Tensor, Tensor | None] | None = None
+
+    def logits(self) -> Tensor:
+        """Return the input of the link."""
+        if self.linear is None:
+            return self.input
+        weight, bias = self.linear
+        logits = F.linear(self.input, weight.flatten(0, -2), None if bias is None else bias.flatten())
+        return logits.reshape(*self.input.shape[:-1], *weight.shape[:-1])
 
 
 class LossFunction(NamedTuple):
@@ -42,14 +61,28 @@ class LossFunction(NamedTuple):
     Attributes:
         name: its name.
         bind: from its arguments, as they were given, to a :class:`Call`.
-        entries: from the arguments of the call to what enters the polynomial.
-        axes: from the same to the axes along which the input may be cut.
     """
 
     name: LossName
     bind: Callable[..., Call]
-    entries: Callable[..., Entries]
-    axes: Callable[..., Sequence[int]]
+
+
+class LogProbability(NamedTuple):
+    """The link of ``nll_loss``, whose input is taken as log-probabilities; not through a softmax, as in torch."""
+
+    weight: Tensor | None
+    ignore_index: int
+
+    def entries(self, input: Tensor, target: Tensor) -> Entries:
+        """Return one entry per sample."""
+        dim = min(1, input.dim() - 1)
+        log_p = input.to(torch.promote_types(input.dtype, torch.float32))
+        ignored = target == self.ignore_index
+        index = target.masked_fill(ignored, 0)
+        weight = torch.ones_like(index, dtype=log_p.dtype) if self.weight is None else self.weight.to(log_p)[index]
+        weight = weight.masked_fill(ignored, 0)
+        log_p = log_p.gather(dim, index.unsqueeze(dim)).squeeze(dim).masked_fill(ignored, 0)
+        return Entries(log_p, weight, index, weight.sum(), None, autocast_dtype(input, input.dtype))
 
 
 def check_losses(losses: object) -> tuple[LossName, ...]:
@@ -76,7 +109,7 @@ def check_losses(losses: object) -> tuple[LossName, ...]:
 # The signatures are torch's, in names, order and defaults: calls arrive as they were written.
 
 
-def _bind_cross_entropy(
+def _cross_entropy(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
@@ -86,17 +119,11 @@ def _bind_cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Call:
-    arguments = {
-        "input": input,
-        "target": target,
-        "weight": weight,
-        "ignore_index": ignore_index,
-        "label_smoothing": label_smoothing,
-    }
-    return Call(_reduction(size_average, reduce, reduction), arguments)
+    link = Softmax(weight, ignore_index, label_smoothing)
+    return Call(input, target, _reduction(size_average, reduce, reduction), link)
 
 
-def _bind_binary_cross_entropy(
+def _binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
@@ -105,17 +132,11 @@ def _bind_binary_cross_entropy(
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
 ) -> Call:
-    arguments = {
-        "input": input,
-        "target": target,
-        "weight": weight,
-        "pos_weight": pos_weight,
-        "ignore_index": _NO_TARGET,
-    }
-    return Call(_reduction(size_average, reduce, reduction), arguments)
+    link = Sigmoid(weight, pos_weight, NO_TARGET)
+    return Call(input, target, _reduction(size_average, reduce, reduction), link)
 
 
-def _bind_nll_loss(
+def _nll_loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
@@ -124,11 +145,10 @@ def _bind_nll_loss(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Call:
-    arguments = {"input": input, "target": target, "weight": weight, "ignore_index": ignore_index}
-    return Call(_reduction(size_average, reduce, reduction), arguments)
+    return Call(input, target, _reduction(size_average, reduce, reduction), LogProbability(weight, ignore_index))
 
 
-def _bind_linear_cross_entropy(
+def _linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
     target: Tensor,
@@ -140,16 +160,8 @@ def _bind_linear_cross_entropy(
     label_smoothing: float = 0.0,
     options: Any = None,
 ) -> Call:
-    arguments = {
-        "input": input,
-        "linear_weight": linear_weight,
-        "target": target,
-        "linear_bias": linear_bias,
-        "weight": weight,
-        "ignore_index": -100 if ignore_index is None else ignore_index,
-        "label_smoothing": label_smoothing,
-    }
-    return Call(reduction, arguments)
+    link = Softmax(weight, -100 if ignore_index is None else ignore_index, label_smoothing)
+    return Call(input, target, reduction, link, (linear_weight, linear_bias))
 
 
 def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
@@ -158,40 +170,14 @@ def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -
     return legacy.legacy_get_string(size_average, reduce)
 
 
-def _nll_entries(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> Entries:
-    class_dim = min(1, input.dim() - 1)
-    # Not through a softmax: what comes in is taken as log-probabilities, as torch takes it.
-    log_p = input.to(torch.promote_types(input.dtype, torch.float32))
-    ignored = target == ignore_index
-    index = target.masked_fill(ignored, 0)
-    share = torch.ones_like(index, dtype=log_p.dtype) if weight is None else weight.to(log_p)[index]
-    share = share.masked_fill(ignored, 0)
-    log_p = log_p.gather(class_dim, index.unsqueeze(class_dim)).squeeze(class_dim).masked_fill(ignored, 0)
-    return Entries(log_p, share, index, share.sum(), None, output_dtype(input))
-
-
-def _linear_entries(
-    input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Tensor | None, **options: Any
-) -> Entries:
-    bias = None if linear_bias is None else linear_bias.flatten()
-    logits = F.linear(input, linear_weight.flatten(0, -2), bias)
-    return softmax_entries(logits.reshape(*input.shape[:-1], *linear_weight.shape[:-1]), target, **options)
-
-
-def _no_axes(**_: object) -> Sequence[int]:
-    return ()
-
-
-# Losses that stay are here too: a table of what was found names these as well. torchvision's focal loss is plain Python
-# around torch's binary cross-entropy: that call is what is replaced.
+# Losses that are not replaced are here too: the table of what was found names them as well. torchvision's focal loss is
+# plain Python around torch's binary cross-entropy: that call is what is replaced.
 LOSS_FUNCTIONS: dict[Callable[..., Any], LossFunction] = {
-    F.cross_entropy: LossFunction("cross_entropy", _bind_cross_entropy, softmax_entries, softmax_axes),
+    F.cross_entropy: LossFunction("cross_entropy", _cross_entropy),
     F.binary_cross_entropy_with_logits: LossFunction(
-        "binary_cross_entropy_with_logits", _bind_binary_cross_entropy, sigmoid_entries, sigmoid_axes
+        "binary_cross_entropy_with_logits", _binary_cross_entropy_with_logits
     ),
-    F.nll_loss: LossFunction("nll_loss", _bind_nll_loss, _nll_entries, _no_axes),
+    F.nll_loss: LossFunction("nll_loss", _nll_loss),
 }
 if hasattr(F, "linear_cross_entropy"):
-    LOSS_FUNCTIONS[F.linear_cross_entropy] = LossFunction(
-        "linear_cross_entropy", _bind_linear_cross_entropy, _linear_entries, _no_axes
-    )
+    LOSS_FUNCTIONS[F.linear_cross_entropy] = LossFunction("linear_cross_entropy", _linear_cross_entropy)

@@ -12,15 +12,14 @@ from torch.nn import _reduction
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
-from polyloss_lightning.evaluation import evaluate
+from polyloss_lightning.core import Entries, Observer, Polynomial, Reduction, Sigmoid, SigmoidFocal
+from polyloss_lightning.core.loss import loss
+from polyloss_lightning.core.observation import observe
 from polyloss_lightning.interception import call_sites
 from polyloss_lightning.interception.backward import BACKWARD_PASSES, run_in
 from polyloss_lightning.interception.call_sites import CallSite
-from polyloss_lightning.interception.functions import LOSS_FUNCTIONS, Call, LossFunction, LossName
+from polyloss_lightning.interception.functions import LOSS_FUNCTIONS, NO_TARGET, Call, LossFunction, LossName
 from polyloss_lightning.interception.scope import Scope
-from polyloss_lightning.links import sigmoid_focal_entries
-from polyloss_lightning.observation import Observer, observe
-from polyloss_lightning.reduction import Reduction
 
 Elementwise: TypeAlias = Literal["error", "apply", "skip"]
 
@@ -96,14 +95,29 @@ class LossMode(TorchFunctionMode):
         # What activation checkpointing runs again in the backward pass was seen in the forward pass.
         seen = torch._C._current_graph_task_id() != -1
         if self.replacing and not seen:
-            self._note(CallSite(name, reduction, where, not why_not, why_not), tuple(call.arguments["input"].shape))
+            self._note(CallSite(name, reduction, where, not why_not, why_not), tuple(call.input.shape))
         if why_not:
             return None
         if self.replacing and self._in_no_grad():
             _refuse_reentrant_checkpoint(name, where)
-        if self.observers and not seen:
-            self._notify(name, function, call, reduction, focal)
-        return self.loss(function, call) if self.replacing else None
+        polynomial, link = Polynomial(self.epsilon), call.link
+        if focal is not None:
+            polynomial = polynomial._replace(gamma=float(focal["gamma"]))
+            link = SigmoidFocal(focal["alpha"], ignore_index=NO_TARGET)
+
+        def on_entries(entries: Entries) -> None:
+            observation = observe(entries, polynomial, reduction)
+            for observed, observer in list(self.observers.values()):
+                if observed == name:
+                    observer(observation)
+
+        observing = self.observers and not seen
+        if observing and (focal is not None or not self.replacing):
+            # The replaced call is the cross-entropy inside the focal loss, and what it adds to is seen from here only.
+            with torch.no_grad():
+                on_entries(link.entries(call.logits(), call.target))
+            observing = False
+        return self.loss(call, on_entries if observing else None) if self.replacing else None
 
     def _in_graph(
         self, func: Callable[..., Any], function: LossFunction, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -127,29 +141,20 @@ class LossMode(TorchFunctionMode):
         if self.replacing:
             # An attribute with a constant name: it is set in every run of the graph, and recompiles nothing.
             site = _as_attribute(name, call.reduction, where, why_not)
-            setattr(self.traced, site, tuple(call.arguments["input"].shape))
+            setattr(self.traced, site, tuple(call.input.shape))
         if not why_not:
-            return self.loss(function, call)
-        if function.name == "binary_cross_entropy_with_logits":
-            # Not the function itself: run by the backend "eager", it would come by here again, out of its context.
-            logits, target = call.arguments["input"], call.arguments["target"]
-            weight, pos_weight = call.arguments["weight"], call.arguments["pos_weight"]
+            return self.loss(call)
+        if isinstance(call.link, Sigmoid):
+            # Not the function itself: run by the backend "eager", it would be intercepted again, out of its context.
+            weight, pos_weight, _ = call.link
             reduction = _reduction.get_enum(call.reduction)
-            return torch.binary_cross_entropy_with_logits(logits, target, weight, pos_weight, reduction)
+            return torch.binary_cross_entropy_with_logits(call.input, call.target, weight, pos_weight, reduction)
         return func(*args, **kwargs)
 
-    def loss(self, function: LossFunction, call: Call) -> Tensor:
-        """The replaced loss; calls nothing that a mode around this one replaces, so that epsilon is applied once."""
-        # What autograd keeps holds the rest of the arguments, and must not hold these two any longer than it has to.
-        options = {name: value for name, value in call.arguments.items() if name not in ("input", "target")}
-        return evaluate(
-            lambda input, target: function.entries(input=input, target=target, **options),
-            call.arguments["input"],
-            call.arguments["target"],
-            self.epsilon,
-            cast(Reduction, call.reduction),
-            axes=lambda input, target: function.axes(input=input, target=target, **options),
-        )
+    def loss(self, call: Call, on_entries: Callable[[Entries], None] | None = None) -> Tensor:
+        """Return the replaced loss. It calls nothing that an outer mode replaces, so epsilon is applied once."""
+        reduction = cast(Reduction, call.reduction)
+        return loss(call.link, call.logits(), call.target, Polynomial(self.epsilon), reduction, on_entries)
 
     def _in_no_grad(self) -> bool:
         """Whether gradients are off here, and are on in the block: as in reentrant activation checkpointing."""
@@ -171,20 +176,6 @@ class LossMode(TorchFunctionMode):
                 "`losses` or `scope`"
             )
         return "" if self.elementwise == "apply" else _SKIPPED
-
-    def _notify(
-        self, name: LossName, function: LossFunction, call: Call, reduction: str, focal: Mapping[str, Any] | None
-    ) -> None:
-        with torch.no_grad():
-            if focal is None:
-                entries, gamma = function.entries(**call.arguments), 0.0
-            else:
-                logits, target = call.arguments["input"], call.arguments["target"]
-                entries, gamma = sigmoid_focal_entries(logits, target, alpha=focal["alpha"]), float(focal["gamma"])
-            observation = observe(entries, self.epsilon, gamma, None, cast(Reduction, reduction))
-            for observed, observer in list(self.observers.values()):
-                if observed == name:
-                    observer(observation)
 
     def _note(self, site: CallSite, shape: tuple[int, ...]) -> None:
         site = self.sites.setdefault((site.function, site.reduction, site.location, site.reason), site)

@@ -1,8 +1,7 @@
-"""What every loss module here shares: epsilon, observers, and the way from entries to the loss."""
+"""What every loss module shares: epsilon, observers, and the way from entries to the loss."""
 
 import inspect
 import warnings
-from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -11,18 +10,29 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from polyloss_lightning import polynomial
-from polyloss_lightning.evaluation import evaluate
-from polyloss_lightning.links import Entries
-from polyloss_lightning.observation import Observer, observe
-from polyloss_lightning.reduction import Reduction, check_reduction
+from polyloss_lightning.core import (
+    Entries,
+    Link,
+    Observer,
+    Polynomial,
+    Reduction,
+    Sigmoid,
+    SigmoidFocal,
+    Softmax,
+)
+from polyloss_lightning.core.loss import check_reduction, loss
+from polyloss_lightning.core.observation import observe
+from polyloss_lightning.core.polynomial import as_epsilon, as_gamma, check_num_terms
 
 
-class PolyLoss(nn.Module, ABC):
-    r"""Base of the loss modules: :math:`(1-P_t)^\gamma (-\log P_t + \sum_j \epsilon_j (1-P_t)^j)` over entries.
+class PolyLoss(nn.Module):
+    r"""Base of the loss modules: :math:`(1-P_t)^\gamma (-\log P_t + \sum_j \epsilon_j (1-P_t)^j)`, summed over entries.
 
-    A subclass says what its entries are (:meth:`entries`) and, where it has one, its ``gamma``. No loss adds a key
-    to a ``state_dict``: epsilon is a plain number, class weights are non-persistent buffers.
+    No loss adds a key to a ``state_dict``: epsilon is a plain number, class weights are non-persistent buffers.
+
+    To write a loss of your own, override :meth:`entries`, which returns a log-probability and a weight for each entry;
+    everything else (Poly-N, ``num_terms``, reductions, observers, ``base_loss``, annealing, checkpoints) follows from it.
+    Set the attribute ``gamma`` if the loss has one. The result is the formula of the entries, differentiated by autograd.
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
@@ -30,8 +40,23 @@ class PolyLoss(nn.Module, ABC):
         num_terms: keep only the first terms of the series; None keeps all.
 
     Raises:
-        TypeError: if ``epsilon`` is not numeric.
+        TypeError: if ``epsilon`` is not numeric, or the class has no entries.
         ValueError: if an option is out of its range.
+
+    Example:
+        Poly-1 cross-entropy with a temperature:
+
+        >>> from polyloss_lightning import Poly1CrossEntropyLoss
+        >>> class TemperedLoss(Poly1CrossEntropyLoss):
+        ...     def __init__(self, epsilon=1.0, *, temperature=1.0, **options):
+        ...         super().__init__(epsilon, **options)
+        ...         self.temperature = temperature
+        ...
+        ...     def entries(self, input, target):
+        ...         return super().entries(input / self.temperature, target)
+        >>> loss = TemperedLoss(epsilon=2.0, temperature=4.0)
+        >>> loss(torch.tensor([[4.0, 0.0]]), torch.tensor([0]))  # log(1 + 1/e) + 2 / (1 + e)
+        tensor(0.8511)
     """
 
     gamma: float = 0.0
@@ -44,67 +69,56 @@ class PolyLoss(nn.Module, ABC):
         num_terms: int | None = None,
     ) -> None:
         super().__init__()
+        if type(self).entries is PolyLoss.entries and type(self).link is PolyLoss.link:
+            raise TypeError(f"{type(self).__name__} must override `entries`, which returns what enters the polynomial")
         check_reduction(reduction)
         self.reduction = reduction
         self.num_terms = num_terms
         self.epsilon = epsilon
-        polynomial.check_num_terms(num_terms, self._epsilon)
+        check_num_terms(num_terms, self._epsilon)
         self._initial_epsilon = tuple(self._epsilon)
         self._observers: OrderedDict[int, Observer] = OrderedDict()
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:
-        """The perturbation in force: a number, or a tuple for Poly-N. Assigning validates; nothing is recompiled."""
+        """The perturbation in force: a number, or a tuple for Poly-N. Assigning validates and does not recompile."""
         return self._epsilon[0] if len(self._epsilon) == 1 else tuple(self._epsilon)
 
     @epsilon.setter
     def epsilon(self, epsilon: float | Sequence[float]) -> None:
         old = getattr(self, "_epsilon", ())
-        new = polynomial.as_epsilon(epsilon)
-        _warn_of_sign_flip(old, new)
+        new = as_epsilon(epsilon)
+        warn_of_sign_flip(old, new)
         # A list: torch.compile takes the floats in it as inputs, and those in a tuple as constants (a graph each).
         self._epsilon = list(new)
 
-    @abstractmethod
+    def link(self) -> Link:
+        """Return what turns logits and target into entries, with the options of this loss as they are now."""
+        return self
+
     def entries(self, input: Tensor, target: Tensor) -> Entries:
-        """What enters the polynomial: the log-probability and the weight of each entry."""
-
-    def axes(self, input: Tensor, target: Tensor) -> Sequence[int]:
-        """Axes of ``input`` along which :meth:`entries` of a part are the part of its entries; none if in doubt.
-
-        A subclass that has :meth:`entries` of its own is asked for axes of its own too.
-        """
-        return ()
-
-    def _free_axes(self, input: Tensor, target: Tensor) -> Sequence[int]:
-        owner = next(base for base in type(self).__mro__ if "entries" in vars(base))
-        of_the_class = "axes" in vars(owner) and "entries" not in vars(self)
-        return self.axes(input, target) if of_the_class else ()
+        """Return what enters the polynomial: the log-probability and the weight of each entry."""
+        return self.link().entries(input, target)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """The loss of ``input`` and ``target``; shapes as in the class docstring."""
-        return evaluate(
-            self.entries,
-            input,
-            target,
-            self._epsilon,
-            self.reduction,
-            gamma=self.gamma,
-            num_terms=self.num_terms,
-            axes=self._free_axes,
-            observe=self._notify if self._observers else None,
-        )
+        """Return the loss of ``input`` and ``target``; shapes as in the class docstring."""
+        # A subclass or an instance may have entries of its own: then the loss is their formula.
+        own = type(self).entries is not PolyLoss.entries or "entries" in self.__dict__
+        polynomial = Polynomial(self._epsilon, self.gamma, self.num_terms)
+        on_entries = self._notify if self._observers else None
+        return loss(self if own else self.link(), input, target, polynomial, self.reduction, on_entries)
 
     def base_loss(self, input: Tensor, target: Tensor) -> Tensor:
-        """The loss without epsilon and with every term: what torch computes. It stands still while epsilon moves."""
-        return evaluate(self.entries, input, target, (0.0,), self.reduction, gamma=self.gamma, axes=self._free_axes)
+        """Return the loss without epsilon and with every term: torch's own. It does not move with epsilon."""
+        own = type(self).entries is not PolyLoss.entries or "entries" in self.__dict__
+        return loss(self if own else self.link(), input, target, Polynomial((0.0,), self.gamma), self.reduction)
 
     def register_observer(self, observer: Observer) -> RemovableHandle:
-        """Call ``observer`` with the :class:`~polyloss_lightning.observation.Observation` of every later call.
+        """Call ``observer`` with the :class:`~polyloss_lightning.core.Observation` of every later call.
 
-        Observers receive detached tensors, are neither copied nor pickled with the loss, and cost nothing where
-        there are none. Under ``torch.compile`` the graph breaks at an observed loss, so ``fullgraph=True`` does not go
-        with one; and the tensors that it sees under ``torch.func`` do not outlive the transform.
+        Observers receive detached tensors and are neither copied nor pickled with the loss. Without observers there is
+        no cost. Under ``torch.compile`` the graph breaks at an observed loss, so it cannot be compiled with
+        ``fullgraph=True``; and tensors observed under ``torch.func`` must not be used after the transform.
 
         Returns:
             A handle; ``handle.remove()`` ends the observation, and it works as a context manager.
@@ -121,18 +135,19 @@ class PolyLoss(nn.Module, ABC):
         self._observers[handle.id] = observer
         return handle
 
-    # An observer is arbitrary Python: a compiled caller steps out for it, and only while somebody observes.
+    # An observer is arbitrary Python: compiled code leaves the graph to call it, and only if there is one.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _notify(self, entries: Entries) -> None:
-        observation = observe(entries, tuple(self._epsilon), self.gamma, self.num_terms, self.reduction)
+        polynomial = Polynomial(self._epsilon, self.gamma, self.num_terms)
+        observation = observe(entries, polynomial, self.reduction)
         for observer in list(self._observers.values()):
             observer(observation)
 
     def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments, with the epsilon that the loss was built with.
+        """Return the constructor's arguments, with the epsilon that the loss was built with.
 
-        They are read off attributes of the same names; a subclass that takes others and does not keep them is told
-        here without them.
+        They are read from attributes of the same names. Arguments that a subclass does not store as attributes are left
+        out.
         """
         names = inspect.signature(type(self)).parameters
         arguments = {name: getattr(self, name) for name in names if hasattr(self, name)}
@@ -141,12 +156,30 @@ class PolyLoss(nn.Module, ABC):
         return arguments
 
     def extra_repr(self) -> str:
-        """``epsilon`` as it is now, and the other options."""
+        """Return ``epsilon`` as it is now, and the other options."""
         options = {**self.arguments(), "epsilon": self.epsilon}
         return ", ".join(f"{name}={_shown(value)}" for name, value in options.items())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_observers": OrderedDict()}
+
+
+def checked_loss(
+    link: Softmax | Sigmoid | SigmoidFocal,
+    input: Tensor,
+    target: Tensor,
+    epsilon: float | Sequence[float],
+    reduction: Reduction,
+    *,
+    gamma: float = 0.0,
+    num_terms: int | None = None,
+) -> Tensor:
+    """Return the loss, after checking the options that a loss module checks at construction."""
+    link.check_options()
+    check_reduction(reduction)
+    polynomial = Polynomial(as_epsilon(epsilon), as_gamma(gamma), num_terms)
+    check_num_terms(num_terms, polynomial.epsilon)
+    return loss(link, input, target, polynomial, reduction)
 
 
 def _shown(value: object) -> str:
@@ -156,7 +189,7 @@ def _shown(value: object) -> str:
 
 
 def class_weight(weight: Tensor | Sequence[float] | None, name: str = "weight") -> Tensor | None:
-    """``weight`` as a one-dimensional float tensor, or None.
+    """Return ``weight`` as a one-dimensional float tensor, or None.
 
     Raises:
         TypeError: if it is neither a tensor nor a sequence of numbers.
@@ -164,12 +197,12 @@ def class_weight(weight: Tensor | Sequence[float] | None, name: str = "weight") 
     """
     tensor = weight_tensor(weight, name)
     if tensor is not None and tensor.dim() != 1:
-        raise ValueError(f"`{name}` must have shape (C), one entry a class, got shape {tuple(tensor.shape)}")
+        raise ValueError(f"`{name}` must have shape (C), one entry per class, got shape {tuple(tensor.shape)}")
     return tensor
 
 
 def weight_tensor(weight: Tensor | Sequence[float] | None, name: str) -> Tensor | None:
-    """``weight`` as a float tensor of any shape, or None.
+    """Return ``weight`` as a float tensor of any shape, or None.
 
     Raises:
         TypeError: if it is neither a tensor nor a sequence of numbers.
@@ -178,7 +211,7 @@ def weight_tensor(weight: Tensor | Sequence[float] | None, name: str) -> Tensor 
     if weight is None:
         return None
     try:
-        # On the CPU also where modules are built on the meta device, whose buffers no checkpoint would fill.
+        # On the CPU even if modules are built on the meta device: no checkpoint would fill these buffers later.
         given = weight if isinstance(weight, Tensor) else torch.tensor(weight, dtype=torch.float32, device="cpu")
         tensor = given.detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -190,7 +223,7 @@ def weight_tensor(weight: Tensor | Sequence[float] | None, name: str) -> Tensor 
     return tensor
 
 
-def _warn_of_sign_flip(old: Sequence[float], new: Sequence[float]) -> None:
+def warn_of_sign_flip(old: Sequence[float], new: Sequence[float]) -> None:
     """Warn once when a coefficient turns negative, not again on every step of a schedule that is below already."""
     for j, epsilon in enumerate(new, start=1):
         already = len(old) >= j and old[j - 1] < -1 / j

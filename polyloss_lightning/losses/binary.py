@@ -1,12 +1,61 @@
-"""Poly-1 binary cross-entropy as a module."""
+"""Poly-1 binary cross-entropy, as a function and as a module."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from polyloss_lightning.links import Entries, check_ignore_index, sigmoid_axes, sigmoid_entries
-from polyloss_lightning.losses.base import PolyLoss, weight_tensor
-from polyloss_lightning.reduction import Reduction
+from polyloss_lightning.core import Reduction, Sigmoid
+from polyloss_lightning.losses.base import PolyLoss, checked_loss, weight_tensor
+
+
+def poly1_binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    epsilon: float | Sequence[float] = 1.0,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+    pos_weight: Tensor | None = None,
+    num_terms: int | None = None,
+) -> Tensor:
+    r"""Binary cross-entropy, each element a two-class problem whose first coefficients are moved by ``epsilon``.
+
+    .. math:: \ell = w \big(w_+\, q\, \ell_1(p) + (1-q)\, \ell_1(1-p)\big), \quad
+              \ell_1(P_t) = -\log P_t + \sum_j \epsilon_j (1-P_t)^j, \quad p = \sigma(x)
+
+    At epsilon 0 it is :func:`torch.nn.functional.binary_cross_entropy_with_logits`, in value, gradient, shape and
+    dtype; it stays finite where a negative has a logit of ``-inf``.
+
+    Args:
+        input: logits of any shape. Half precision is computed in float32.
+        target: probability of the positive for each element, shaped as ``input``; integers and booleans count as
+            0 and 1.
+        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
+        weight: factor of each element, of a shape that broadcasts to ``input``; it multiplies every term.
+        ignore_index: elements with this target do not count, so ``target.masked_fill(~mask, -100)`` masks them.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count, not
+            by their weights (as in torch).
+        pos_weight: factor of the positives, of a shape that broadcasts to ``input``; it multiplies every term.
+        num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
+
+    Shape:
+        Output: a scalar, or for ``"none"`` the shape of ``input``.
+
+    Raises:
+        TypeError: if ``epsilon`` is not numeric, or a dtype does not fit.
+        ValueError: if ``epsilon`` is not finite, or shapes or options do not fit.
+
+    Example:
+        >>> import torch
+        >>> input, target = torch.tensor([2.0, -1.0, 0.0]), torch.tensor([1.0, 0.0, 0.5])
+        >>> poly1_binary_cross_entropy_with_logits(input, target, epsilon=1.0, reduction="none")
+        tensor([0.2461, 0.5822, 1.1931])
+
+    Reference:
+        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
+    """
+    return checked_loss(Sigmoid(weight, pos_weight, ignore_index), input, target, epsilon, reduction, num_terms=num_terms)
 
 
 class Poly1BCEWithLogitsLoss(PolyLoss):
@@ -21,7 +70,7 @@ class Poly1BCEWithLogitsLoss(PolyLoss):
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
         weight: non-negative factor of each element, of a shape that broadcasts to the input; on every term.
-        ignore_index: elements with this target count for nothing, so ``target.masked_fill(~mask, -100)`` masks them.
+        ignore_index: elements with this target do not count, so ``target.masked_fill(~mask, -100)`` masks them.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count.
         pos_weight: non-negative factor of the positives, of a shape that broadcasts to the input, as ``(C)`` to
             ``(N, C)``; on every term.
@@ -60,21 +109,11 @@ class Poly1BCEWithLogitsLoss(PolyLoss):
         num_terms: int | None = None,
     ) -> None:
         super().__init__(epsilon, reduction=reduction, num_terms=num_terms)
-        check_ignore_index(ignore_index)
         self.register_buffer("weight", weight_tensor(weight, "weight"), persistent=False)
         self.register_buffer("pos_weight", weight_tensor(pos_weight, "pos_weight"), persistent=False)
         self.ignore_index = ignore_index
+        self.link().check_options()
 
-    def entries(self, input: Tensor, target: Tensor) -> Entries:
-        """The positive and the negative of each element, by the rules of :class:`torch.nn.BCEWithLogitsLoss`."""
-        return sigmoid_entries(
-            input,
-            target,
-            weight=self.weight,
-            pos_weight=self.pos_weight,
-            ignore_index=self.ignore_index,
-        )
-
-    def axes(self, input: Tensor, target: Tensor) -> tuple[int, ...]:
-        """All but those of the weights."""
-        return sigmoid_axes(input, target, weight=self.weight, pos_weight=self.pos_weight)
+    def link(self) -> Sigmoid:
+        """Return the rules of :class:`torch.nn.BCEWithLogitsLoss`, with the options of this loss."""
+        return Sigmoid(self.weight, self.pos_weight, self.ignore_index)

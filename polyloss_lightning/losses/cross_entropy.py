@@ -1,13 +1,60 @@
-"""Poly-1 cross-entropy as a module."""
+"""Poly-1 cross-entropy, as a function and as a module."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from polyloss_lightning.functional.cross_entropy import check_label_smoothing
-from polyloss_lightning.links import Entries, check_ignore_index, softmax_axes, softmax_entries
-from polyloss_lightning.losses.base import PolyLoss, class_weight
-from polyloss_lightning.reduction import Reduction
+from polyloss_lightning.core import Reduction, Softmax
+from polyloss_lightning.losses.base import PolyLoss, checked_loss, class_weight
+
+
+def poly1_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    epsilon: float | Sequence[float] = 1.0,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+    label_smoothing: float = 0.0,
+    num_terms: int | None = None,
+) -> Tensor:
+    r"""Cross-entropy with the first coefficients of its expansion in :math:`1-P_t` moved by ``epsilon``.
+
+    .. math:: \ell = w_y \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big)
+
+    At epsilon 0 it is :func:`torch.nn.functional.cross_entropy`, in value, gradient, shape and dtype. For
+    probabilities ``q`` (soft labels, mixup, smoothing) it is the ``q``-weighted sum of the same over classes.
+
+    Args:
+        input: logits, shape ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``. Half precision is computed in float32.
+        target: class indices, shape ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities shaped as ``input``.
+        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
+        weight: class weights, shape ``(C)``; they multiply the whole polynomial, not the cross-entropy alone.
+        ignore_index: class index whose samples do not count; for class indices only.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the total weight of the samples that
+            count for class indices, and by the number of samples for probabilities, so turning on mixup changes the
+            scale of a class-weighted loss (as in torch).
+        label_smoothing: share of each target spread evenly over the classes, in [0, 1].
+        num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
+
+    Shape:
+        Output: a scalar, or for ``"none"`` the shape of ``input`` without the class axis.
+
+    Raises:
+        TypeError: if ``epsilon`` is not numeric, or a dtype is not one that torch takes.
+        ValueError: if ``epsilon`` is not finite, or shapes or options do not fit.
+
+    Example:
+        >>> import torch
+        >>> input, target = torch.tensor([[4.0, 2.0, 1.0], [0.0, 5.0, 1.0]]), torch.tensor([0, 1])
+        >>> poly1_cross_entropy(input, target, epsilon=2.0, reduction="none")
+        tensor([0.4823, 0.0736])
+
+    Reference:
+        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
+    """
+    return checked_loss(Softmax(weight, ignore_index, label_smoothing), input, target, epsilon, reduction, num_terms=num_terms)
 
 
 class Poly1CrossEntropyLoss(PolyLoss):
@@ -21,8 +68,8 @@ class Poly1CrossEntropyLoss(PolyLoss):
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
-        weight: class weights, one non-negative number a class; they multiply every term.
-        ignore_index: class index whose samples count for nothing; for class indices only.
+        weight: class weights, one non-negative number per class; they multiply every term.
+        ignore_index: class index whose samples do not count; for class indices only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``, with torch's denominators: see
             :func:`~polyloss_lightning.functional.poly1_cross_entropy`.
         label_smoothing: share of each target spread evenly over the classes, in [0, 1].
@@ -63,22 +110,11 @@ class Poly1CrossEntropyLoss(PolyLoss):
         num_terms: int | None = None,
     ) -> None:
         super().__init__(epsilon, reduction=reduction, num_terms=num_terms)
-        check_ignore_index(ignore_index)
-        check_label_smoothing(label_smoothing)
         self.register_buffer("weight", class_weight(weight), persistent=False)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
+        self.link().check_options()
 
-    def entries(self, input: Tensor, target: Tensor) -> Entries:
-        """Softmax log-probabilities and their weights, by the rules of :class:`torch.nn.CrossEntropyLoss`."""
-        return softmax_entries(
-            input,
-            target,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-        )
-
-    def axes(self, input: Tensor, target: Tensor) -> tuple[int, ...]:
-        """All but the class axis, where there is an entry for each class."""
-        return softmax_axes(input, target, weight=self.weight, label_smoothing=self.label_smoothing)
+    def link(self) -> Softmax:
+        """Return the rules of :class:`torch.nn.CrossEntropyLoss`, with the options of this loss."""
+        return Softmax(self.weight, self.ignore_index, self.label_smoothing)

@@ -1,4 +1,4 @@
-"""Poly-1 sigmoid focal loss as a module."""
+"""Poly-1 sigmoid focal loss, as a function and as a module."""
 
 from collections.abc import Sequence
 from numbers import Real
@@ -6,12 +6,72 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from polyloss_lightning import polynomial
-from polyloss_lightning.functional.sigmoid_focal import check_alpha
-from polyloss_lightning.links import Entries, TargetFormat, check_ignore_index, sigmoid_axes, sigmoid_focal_entries
-from polyloss_lightning.links.sigmoid import check_target_format
-from polyloss_lightning.losses.base import PolyLoss, weight_tensor
-from polyloss_lightning.reduction import Reduction
+from polyloss_lightning.core import Reduction, SigmoidFocal, TargetFormat
+from polyloss_lightning.core.polynomial import as_gamma
+from polyloss_lightning.losses.base import PolyLoss, checked_loss, weight_tensor
+
+
+def poly1_sigmoid_focal_loss(
+    input: Tensor,
+    target: Tensor,
+    epsilon: float | Sequence[float] = 1.0,
+    *,
+    alpha: float | Tensor = 0.25,
+    gamma: float = 2.0,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+    target_format: TargetFormat = "multi_hot",
+    num_terms: int | None = None,
+) -> Tensor:
+    r"""Sigmoid focal loss of RetinaNet with the first coefficients of its expansion moved by ``epsilon``.
+
+    .. math:: \ell = \alpha_t (1-P_t)^\gamma \big(q\, \ell_1(p) + (1-q)\, \ell_1(1-p)\big), \quad
+              \ell_1(x) = -\log x + \sum_j \epsilon_j (1-x)^j
+
+    with :math:`p = \sigma(x)`, :math:`P_t = p q + (1-p)(1-q)` and :math:`\alpha_t = \alpha q + (1-\alpha)(1-q)`. For
+    targets of 0 and 1 that is :math:`\alpha_t (1-P_t)^\gamma (-\log P_t + \sum_j \epsilon_j (1-P_t)^j)`, for one
+    epsilon :math:`\alpha_t (1-P_t)^\gamma (\mathrm{BCE} + \epsilon (1-P_t))` for soft targets too.
+
+    At epsilon 0 it is :func:`torchvision.ops.sigmoid_focal_loss`, in value, gradient, shape and dtype, for every
+    alpha and gamma and for soft targets. The default of ``reduction`` is ``"mean"``, as in torch; torchvision's is
+    ``"none"``. Detectors divide by the number of positives: take ``"sum"`` and do so.
+
+    Args:
+        input: logits of any shape. Half precision is computed in float32.
+        target: probability of the positive for each element, shaped as ``input`` (integers and booleans count as 0
+            and 1), or class indices: see ``target_format``.
+        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
+        alpha: weight of the positives in [0, 1], on every term; the negatives have ``1 - alpha``. -1 weighs neither. A
+            tensor of shape ``(C)`` holds one number for each class along axis 1 (the only one of unbatched input).
+        gamma: focusing exponent, at least 0; fractions too have finite gradients.
+        weight: factor of each element, of a shape that broadcasts to ``input``; it multiplies every term.
+        ignore_index: elements with this target do not count, so ``target.masked_fill(~mask, -100)`` masks them;
+            for class indices all elements of the sample.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count.
+        target_format: ``"multi_hot"`` for one target per element, ``"class_index"`` for one class index per sample, of
+            shape ``()``, ``(N)`` or ``(N, d1, ..., dk)`` for ``input`` of shape ``(C)``, ``(N, C)`` or
+            ``(N, C, d1, ..., dk)``, which is taken one-hot.
+        num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
+
+    Shape:
+        Output: a scalar, or for ``"none"`` the shape of ``input``.
+
+    Raises:
+        TypeError: if ``epsilon``, ``alpha`` or ``gamma`` is not numeric, or a dtype does not fit.
+        ValueError: if an option is out of its range, or shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> input, target = torch.tensor([2.0, -1.0, 0.0]), torch.tensor([1.0, 0.0, 0.5])
+        >>> poly1_sigmoid_focal_loss(input, target, epsilon=1.0, reduction="none")
+        tensor([0.0009, 0.0316, 0.1491])
+
+    Reference:
+        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022;
+        Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
+    """
+    return checked_loss(SigmoidFocal(alpha, weight, ignore_index, target_format), input, target, epsilon, reduction, gamma=gamma, num_terms=num_terms)
 
 
 class Poly1SigmoidFocalLoss(PolyLoss):
@@ -30,10 +90,10 @@ class Poly1SigmoidFocalLoss(PolyLoss):
             sequence or tensor holds one such number for each class along axis 1 (the only one of unbatched input).
         gamma: focusing exponent, at least 0; fractions too have finite gradients.
         weight: non-negative factor of each element, of a shape that broadcasts to the input; on every term.
-        ignore_index: elements with this target count for nothing, so ``target.masked_fill(~mask, -100)`` masks them;
+        ignore_index: elements with this target do not count, so ``target.masked_fill(~mask, -100)`` masks them;
             for class indices all elements of the sample.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count.
-        target_format: ``"multi_hot"`` for one target an element, ``"class_index"`` for one class index a sample,
+        target_format: ``"multi_hot"`` for one target per element, ``"class_index"`` for one class index per sample,
             which is taken one-hot.
         num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
 
@@ -74,37 +134,24 @@ class Poly1SigmoidFocalLoss(PolyLoss):
         num_terms: int | None = None,
     ) -> None:
         super().__init__(epsilon, reduction=reduction, num_terms=num_terms)
-        check_ignore_index(ignore_index)
-        polynomial.check_gamma(gamma)
-        check_target_format(target_format)
         self.register_buffer("weight", weight_tensor(weight, "weight"), persistent=False)
         if isinstance(alpha, (Tensor, Sequence)):
             self.register_buffer("alpha", _alpha_of_classes(alpha), persistent=False)
         else:
-            check_alpha(alpha)
+            SigmoidFocal(alpha).check_options()
             self.alpha = float(alpha)
-        self.gamma = float(gamma)
+        self.gamma = as_gamma(gamma)
         self.ignore_index = ignore_index
         self.target_format = target_format
+        self.link().check_options()
 
-    def entries(self, input: Tensor, target: Tensor) -> Entries:
-        """The positive and the negative of each element, by the rules of ``torchvision.ops.sigmoid_focal_loss``."""
-        return sigmoid_focal_entries(
-            input,
-            target,
-            alpha=self.alpha,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            target_format=self.target_format,
-        )
-
-    def axes(self, input: Tensor, target: Tensor) -> tuple[int, ...]:
-        """All but those of the weights, and but the class axis where a class is what a target or alpha names."""
-        return sigmoid_axes(input, target, weight=self.weight, alpha=self.alpha)
+    def link(self) -> SigmoidFocal:
+        """Return the rules of ``torchvision.ops.sigmoid_focal_loss``, with the options of this loss."""
+        return SigmoidFocal(self.alpha, self.weight, self.ignore_index, self.target_format)
 
 
 def _alpha_of_classes(alpha: Tensor | Sequence[float]) -> Tensor:
-    """``alpha`` as a one-dimensional float tensor of numbers in [0, 1]."""
+    """Return ``alpha`` as a one-dimensional float tensor of numbers in [0, 1]."""
     if isinstance(alpha, Tensor):
         values = alpha.detach().clone() if alpha.is_floating_point() else alpha.float()
     elif any(isinstance(entry, bool) or not isinstance(entry, Real) for entry in alpha):  # the letters of a string too
@@ -113,7 +160,7 @@ def _alpha_of_classes(alpha: Tensor | Sequence[float]) -> Tensor:
         values = torch.tensor(alpha, dtype=torch.float32, device="cpu")  # also inside torch.device("meta"), as `weight`
     if values.dim() != 1 or len(values) == 0:
         raise ValueError(
-            f"`alpha` must be a number or have shape (C), one number a class, got shape {(*values.shape,)}"
+            f"`alpha` must be a number or have shape (C), one number per class, got shape {(*values.shape,)}"
         )
     if not values.is_meta and not bool(((values >= 0) & (values <= 1)).all()):
         raise ValueError(f"`alpha` of each class must be in [0, 1], got {values.tolist()}")

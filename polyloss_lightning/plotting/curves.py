@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
-from polyloss_lightning import polynomial
+from polyloss_lightning.core import polynomial
 from polyloss_lightning.plotting import style
 
 if TYPE_CHECKING:

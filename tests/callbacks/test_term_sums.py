@@ -1,7 +1,7 @@
 import torch
 
 from polyloss_lightning.callbacks.term_sums import TermSums
-from polyloss_lightning.observation import Observation
+from polyloss_lightning.core import Observation
 
 
 def observation(device):

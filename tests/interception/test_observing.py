@@ -22,7 +22,7 @@ CALLS = {
 
 def value_of(observation):
     value = polynomial.value(
-        observation.log_p, observation.epsilon, observation.gamma, observation.num_terms, observation.miss
+        observation.log_p, observation.epsilon, observation.gamma, observation.num_terms, observation.focal_base
     )
     return (observation.weight * value).sum() / observation.denominator
 

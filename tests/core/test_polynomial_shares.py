@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyloss_lightning.polynomial import first_term_gradient, first_term_share, value
+from polyloss_lightning.core.polynomial import first_term_gradient, first_term_share, value
 
 PT = torch.tensor([1e-30, 1e-6, 0.01, 0.3, 0.5, 0.9, 1 - 1e-6], dtype=torch.float64)
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from polyloss_lightning import Poly1CrossEntropyLoss, polynomial
 from polyloss_lightning.links import softmax_entries
-from polyloss_lightning.observation import Observation, observe
+from polyloss_lightning.core import Observation, observe
 
 CLASSES = 4
 

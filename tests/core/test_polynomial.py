@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-from polyloss_lightning.polynomial import as_epsilon, check_num_terms, coefficients, terms, value
+from polyloss_lightning.core.polynomial import as_epsilon, check_num_terms, coefficients, terms, value
 
 GAMMAS = [0.0, 0.1, 0.5, 1.0, 2.0, 5.0]
 EPSILONS = [(0.0,), (1.0,), (-1.0,), (-0.5, 0.25, 2.0)]

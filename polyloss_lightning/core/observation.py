@@ -1,4 +1,4 @@
-"""The side channel: what a loss saw in one call, detached, for metrics and figures."""
+"""What a loss computed in one call, detached, for metrics and figures."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeAlias
@@ -6,27 +6,27 @@ from typing import NamedTuple, Protocol, TypeAlias
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from polyloss_lightning.links import Entries
-from polyloss_lightning.reduction import Reduction
+from polyloss_lightning.core.entries import Entries
+from polyloss_lightning.core.polynomial import Polynomial
 
 
 class Observation(NamedTuple):
     r"""The entries of one loss call, flattened and without a graph.
 
     For reduction ``mean`` and ``sum`` the loss is :math:`\sum_i w_i\,\ell(\log p_i) / d` exactly, with
-    :math:`\ell` as in :func:`polyloss_lightning.polynomial.value`, ``miss`` given. For ``none`` the denominator is
-    that of ``mean``.
+    :math:`\ell` as in :func:`polyloss_lightning.core.polynomial.value`, given ``focal_base``. For ``none`` the
+    denominator is that of ``mean``.
 
     Attributes:
-        log_p: ``[n]`` log-probability of each entry, float32 (float64 for float64 logits); 0 where ignored.
-        weight: ``[n]`` factor with which the entry enters the loss; 0 where the target is ignored.
+        log_p: ``[n]`` log-probability of each entry, float32 (float64 for float64 logits); 0 if ignored.
+        weight: ``[n]`` factor of the entry in the loss; 0 if the target is ignored.
         target: ``[n]`` class index of the entry.
         denominator: scalar tensor by which the weighted sum is divided.
-        epsilon: the perturbations in force, one a coefficient.
+        epsilon: the perturbations in force, one per coefficient.
         gamma: focusing exponent.
         num_terms: number of terms kept, or None for the whole series.
-        miss: ``[n]`` the ``1 - Pt`` that gamma acts on, for the sigmoid focal loss, where soft targets have one that is
-            not ``1 - exp(log_p)``; None for all other losses.
+        focal_base: ``[n]`` the ``1 - Pt`` that is raised to gamma, for the sigmoid focal loss: for soft targets it is
+            not ``1 - exp(log_p)``. None for all other losses.
     """
 
     log_p: Tensor
@@ -36,26 +36,24 @@ class Observation(NamedTuple):
     epsilon: tuple[float, ...]
     gamma: float
     num_terms: int | None
-    miss: Tensor | None = None
+    focal_base: Tensor | None = None
 
 
 Observer: TypeAlias = Callable[[Observation], None]
 
 
 class Observable(Protocol):
-    """Whatever can be observed: the loss modules, and whatever stands in for torch's own losses."""
+    """Anything that can be observed: the loss modules, and what replaces torch's own losses."""
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:
         """The perturbation in force."""
 
     def register_observer(self, observer: Observer) -> RemovableHandle:
-        """Call ``observer`` after every later evaluation; the handle ends it."""
+        """Call ``observer`` after every later evaluation, until the handle is removed."""
 
 
-def observe(
-    entries: Entries, epsilon: tuple[float, ...], gamma: float, num_terms: int | None, reduction: Reduction
-) -> Observation:
+def observe(entries: Entries, polynomial: Polynomial, reduction: str) -> Observation:
     """Detach and flatten ``entries`` into an :class:`Observation` of a loss reduced by ``reduction``."""
     denominator = entries.denominator.new_ones(()) if reduction == "sum" else entries.denominator
     return Observation(
@@ -63,8 +61,8 @@ def observe(
         entries.weight.detach().flatten(),
         entries.target.flatten(),
         denominator.detach(),
-        epsilon,
-        gamma,
-        num_terms,
-        None if entries.miss is None else entries.miss.detach().flatten(),
+        tuple(polynomial.epsilon),
+        polynomial.gamma,
+        polynomial.num_terms,
+        None if entries.focal_base is None else entries.focal_base.detach().flatten(),
     )

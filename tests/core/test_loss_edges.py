@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.autograd import forward_ad
 
 import polyloss_lightning as pl
-from polyloss_lightning import evaluation
+from polyloss_lightning.core import loss as core
 
 CLASSES = 4
 
@@ -190,8 +190,8 @@ def test_blocks_are_within_the_limit_and_hold_every_element_once(shape, limit, a
     input = torch.zeros(shape)
     axes = sorted(axis for axis in axes if axis < len(shape))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(evaluation._BLOCK, "cpu", limit)
-        blocks = evaluation._blocks(input, input, lambda *_: axes)
+        patch.setitem(core._BLOCK, "cpu", limit)
+        blocks = core._blocks(input, input, lambda *_: axes)
     if not blocks:
         assert input.numel() < 2 * limit
         return

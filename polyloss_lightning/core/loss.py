@@ -1,0 +1,249 @@
+"""The loss: a link, the polynomial and a reduction, as the formula or as one autograd node with a closed form."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from polyloss_lightning.checks import check_choice
+from polyloss_lightning.core import polynomial as polynomials
+from polyloss_lightning.core.entries import Entries
+from polyloss_lightning.core.polynomial import Polynomial
+from polyloss_lightning.core.sigmoid import Sigmoid, SigmoidFocal
+from polyloss_lightning.core.softmax import Softmax
+
+Reduction: TypeAlias = Literal["none", "mean", "sum"]
+Block: TypeAlias = tuple[slice, ...]
+_REDUCTIONS = get_args(Reduction)  # outside of the functions, because torch.compile of torch 2.6 cannot trace it
+_CLOSED_FORMS = (Softmax, Sigmoid, SigmoidFocal)
+
+# Elements processed at a time: few enough to stay in the cache, and many enough to keep a device (or a core) busy.
+_BLOCK = {"cpu": 1 << 17}
+_BLOCK_OF_DEVICES = 1 << 22  # a guess: not measured on a GPU yet
+
+
+class Link(Protocol):
+    """Turns logits and target into entries."""
+
+    def entries(self, input: Tensor, target: Tensor) -> Entries:
+        """Return the log-probability and the weight of each entry."""
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise ``ValueError`` unless ``reduction`` is one of torch's three."""
+    check_choice("reduction", reduction, _REDUCTIONS)
+
+
+def loss(
+    link: Link,
+    input: Tensor,
+    target: Tensor,
+    polynomial: Polynomial,
+    reduction: Reduction = "mean",
+    on_entries: Callable[[Entries], None] | None = None,
+) -> Tensor:
+    r"""Compute :math:`\sum_i w_i V(\log p_i)`, reduced, over the entries :math:`(\log p_i, w_i)` of ``link``.
+
+    The formula is ``reduce(link.entries(input, target), polynomial, reduction)``. If only eager reverse-mode autograd
+    differentiates it, one autograd node computes the loss and its gradient together in closed form, block by block:
+    only one extra tensor the size of the logits is kept for backward (the formula keeps up to 18). Do not modify input
+    or target in place before backward.
+
+    Args:
+        link: from logits and target to entries.
+        input: logits.
+        target: what ``link`` takes.
+        polynomial: epsilon, gamma and the number of terms.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        on_entries: called with the detached entries of the whole input.
+    """
+    if not _has_closed_form(link, input, target):
+        entries = link.entries(input, target)
+        if on_entries is not None:
+            on_entries(entries)
+        return reduce(entries, polynomial, reduction)
+    closed: Any = link
+    compute_dtype, dtype = closed.check(input, target)
+    seen: list[Entries] | None = None if on_entries is None else []
+    result: Tensor = _ClosedForm.apply(input, target, closed, polynomial, reduction, compute_dtype, seen)
+    if on_entries is not None and seen:
+        on_entries(seen[0])
+    return result if result.dtype == dtype else result.to(dtype)
+
+
+def reduce(entries: Entries, polynomial: Polynomial, reduction: Reduction) -> Tensor:
+    """Sum the weighted polynomial over classes and reduce.
+
+    Args:
+        entries: log-probabilities and weights.
+        polynomial: epsilon, gamma and the number of terms.
+        reduction: ``"none"`` gives one loss per sample, ``"sum"`` their sum, ``"mean"`` the sum divided by
+            ``entries.denominator``: the total weight of the targets that count for class indices, the number of
+            samples for probabilities. If no target counts, ``mean`` is NaN and ``sum`` is 0, as in torch.
+    """
+    value = polynomials.value(entries.log_p, *polynomial, entries.focal_base, entries.one_minus_p)
+    loss = value * entries.weight
+    if reduction == "none":
+        loss = loss if entries.class_dim is None else loss.sum(entries.class_dim)
+    else:
+        loss = loss.sum()
+        if reduction == "mean":
+            loss = loss / entries.denominator
+    return loss if loss.dtype == entries.dtype else loss.to(entries.dtype)
+
+
+def _has_closed_form(link: Link, input: Tensor, target: Tensor) -> bool:
+    """Return True if only eager reverse-mode autograd differentiates, and by nothing but the logits.
+
+    Everything else needs the formula: links of other types (subclasses may have entries of their own), tracers
+    (``torch.compile``, ``torch.export``, ``torch.jit``), the transforms of ``torch.func``, forward mode, subclasses of
+    tensors, targets, weights or alphas that need a gradient, and empty tensors, of which no maximum exists.
+    """
+    if type(link) not in _CLOSED_FORMS or torch.compiler.is_compiling() or input.numel() == 0:
+        return False
+    if type(input) not in (Tensor, torch.nn.Parameter) or type(target) is not Tensor:
+        return False
+    for option in cast(tuple[Any, ...], link):
+        if isinstance(option, Tensor) and (option.requires_grad or type(option) is not Tensor):
+            return False
+    return (
+        not target.requires_grad
+        and not target.is_inference()  # autograd refuses to save it
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and torch._C._get_tracing_state() is None
+    )
+
+
+class _ClosedForm(torch.autograd.Function):
+    """The loss, with the gradient of the sum of all losses computed in forward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        target: Tensor,
+        link: Any,
+        polynomial: Polynomial,
+        reduction: Reduction,
+        dtype: torch.dtype,
+        seen: list[Entries] | None,
+    ) -> Tensor:
+        gradient = None
+        if ctx.needs_input_grad[0]:
+            # A float16 would lose what a GradScaler is there to keep.
+            gradient = torch.empty_like(input, dtype=torch.float32 if input.dtype is torch.float16 else None)
+        observed = None if seen is None else link.empty_entries(input, target, dtype)
+        limit = _BLOCK.get(input.device.type, _BLOCK_OF_DEVICES)
+        if input.numel() < 2 * limit:
+            value, denominator = link.value_and_gradient(input, target, polynomial, dtype, gradient, observed)
+            total = value.sum()
+        else:
+            value, total, denominator = _in_blocks(
+                link, input, target, polynomial, dtype, gradient, observed, limit, reduction == "none"
+            )
+        if seen is not None and observed is not None:
+            seen.append(observed._replace(denominator=torch.zeros_like(total).add_(denominator)))
+        if gradient is not None:
+            ctx.link, ctx.polynomial, ctx.reduction = link, polynomial, reduction
+            # The mean of nothing is NaN and its gradient infinite, but none of that reaches the logits.
+            counted = denominator
+            if isinstance(denominator, Tensor):
+                counted = denominator.masked_fill((total == 0) & (denominator == 0), torch.inf)
+            ctx.counted = counted
+            ctx.save_for_backward(input, target, gradient)
+        if reduction == "none":
+            return value
+        return total / denominator if reduction == "mean" else total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, target, gradient = ctx.saved_tensors
+        if torch.is_grad_enabled():  # this backward is to be differentiated itself
+            alias = input.view_as(input)  # the hooks of the input itself come after this
+            entries = ctx.link.entries(alias, target)
+            loss = reduce(entries._replace(dtype=grad.dtype), ctx.polynomial, ctx.reduction)
+            return *torch.autograd.grad(loss, alias, grad, create_graph=True), *[None] * 6
+        if ctx.reduction == "mean":
+            grad = grad / ctx.counted
+        elif ctx.reduction == "none" and grad.dim() < gradient.dim():
+            grad = grad.unsqueeze(min(1, grad.dim()))
+        # In place unless the graph is kept for another backward pass.
+        gradient = gradient * grad if _keeps_graph() else gradient.mul_(grad)
+        return gradient if gradient.dtype == input.dtype else gradient.to(input.dtype), *[None] * 6
+
+
+def _keep_graph_always() -> bool:
+    return True
+
+
+# Without this query (torch before 2.7), the gradient is multiplied out of place, which takes twice the memory.
+_keeps_graph: Callable[[], bool] = getattr(
+    torch._C._autograd, "_get_current_graph_task_keep_graph", _keep_graph_always
+)
+
+
+def _in_blocks(
+    link: Any,
+    input: Tensor,
+    target: Tensor,
+    polynomial: Polynomial,
+    dtype: torch.dtype,
+    gradient: Tensor | None,
+    observed: Entries | None,
+    limit: int,
+    elementwise: bool,
+) -> tuple[Tensor, Tensor, Tensor | float]:
+    """Return the loss of each sample (only if ``elementwise``), their sum and the denominator."""
+    blocks = _blocks(input.shape, link.joint_dim(input), limit)
+    # One vector for all sums: many small tensors that live on would fragment the heap between the blocks.
+    sums = torch.empty((2, len(blocks)), dtype=dtype, device=input.device)
+    values = None
+    for i, block in enumerate(blocks):
+        value, denominator = link.slice(input, block).value_and_gradient(
+            input[block],
+            _slice(target, input, block),
+            polynomial,
+            dtype,
+            None if gradient is None else gradient[block],
+            None if observed is None else _slice_entries(observed, input, block),
+        )
+        sums[0, i], sums[1, i] = value.sum(), denominator
+        if elementwise:
+            if values is None:
+                dim = 1 if value.dim() < input.dim() else input.dim()
+                values = value.new_empty(input.shape[:dim] + input.shape[dim + 1 :])
+            _slice(values, input, block).copy_(value)
+    total, denominator = sums.sum(1)
+    return total if values is None else values, total, denominator
+
+
+def _blocks(shape: torch.Size, joint_dim: int | None, limit: int) -> list[Block]:
+    """Return slices of at most ``limit`` elements that cover ``shape``, each with the whole of ``joint_dim``."""
+    sizes, cuts = list(shape), [[slice(None)] for _ in shape]
+    for dim in range(len(sizes)):
+        step = max(1, sizes[dim] * limit // math.prod(sizes))
+        if step < sizes[dim] and dim != joint_dim:
+            cuts[dim] = [slice(start, start + step) for start in range(0, sizes[dim], step)]
+            sizes[dim] = step
+    return list(itertools.product(*cuts))
+
+
+def _slice(tensor: Tensor, input: Tensor, block: Block) -> Tensor:
+    """Slice ``tensor``, which has the dimensions of ``input``, one more in front, or all but that of the classes."""
+    if tensor.dim() > input.dim():
+        return tensor[(slice(None), *block)]
+    return tensor[block if tensor.dim() == input.dim() else (block[0], *block[2:])]
+
+
+def _slice_entries(entries: Entries, input: Tensor, block: Block) -> Entries:
+    base = entries.focal_base
+    return entries._replace(
+        log_p=_slice(entries.log_p, input, block),
+        weight=_slice(entries.weight, input, block),
+        focal_base=None if base is None else _slice(base, input, block),
+    )

@@ -1,0 +1,304 @@
+r"""The softmax link: torch's rules of ``cross_entropy`` up to the polynomial.
+
+With :math:`s_k` the weight of class k in the loss of a sample and :math:`V, A` the value and the slope of the
+polynomial, the loss is :math:`\sum_k s_k V(P_k)`, and since :math:`\partial \log P_k / \partial x_j = \delta_{kj} - P_j`
+
+.. math:: \frac{\partial\ell}{\partial x_j} = P_j \sum_k s_k A_k - s_j A_j
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from polyloss_lightning.checks import as_number, check_integer
+from polyloss_lightning.core.entries import Entries, autocast_dtype, drop_impossible, refuse_class_indices, view_along
+from polyloss_lightning.core.log_softmax import exact_log_softmax
+from polyloss_lightning.core.polynomial import Polynomial, value_and_slope
+
+_TINY = 1e-30  # below it a float32 softmax has few digits
+
+
+class Softmax(NamedTuple):
+    """Classes that exclude each other, as in :func:`torch.nn.functional.cross_entropy`.
+
+    Class-index targets without smoothing give one entry per sample. Probability targets and smoothing give one entry
+    per sample and class, weighted by ``q * weight``.
+
+    Args:
+        weight: class weights, shape ``(C)``.
+        ignore_index: class index whose entries do not count; for class indices only.
+        label_smoothing: share of the target that is spread evenly over all classes, in [0, 1].
+    """
+
+    weight: Tensor | None = None
+    ignore_index: int = -100
+    label_smoothing: float = 0.0
+
+    def check_options(self) -> None:
+        """Raise ``TypeError`` or ``ValueError`` if an option is out of its range."""
+        check_integer("ignore_index", self.ignore_index)
+        as_number("label_smoothing", self.label_smoothing, "a number in [0, 1]", "in [0, 1]", at_least=0, at_most=1)
+
+    def check(self, input: Tensor, target: Tensor) -> tuple[torch.dtype, torch.dtype]:
+        """Return the dtypes of the computation and of the loss; raise if ``input`` and ``target`` do not fit."""
+        if not input.is_floating_point():
+            raise TypeError(f"`input` must hold floating-point logits, got {input.dtype}")
+        if input.dim() == 0:
+            raise ValueError("`input` must have a class axis: shape (C), (N, C) or (N, C, d1, ..., dk), got a scalar")
+        dim, dtype = min(1, input.dim() - 1), input.dtype
+        compute_dtype = torch.promote_types(dtype, torch.float32)  # in bf16, 1 - Pt is already 0 at a logit gap of 7
+        num_classes = input.shape[dim]
+        if self.weight is not None and self.weight.shape != (num_classes,):
+            raise ValueError(
+                f"`weight` must have shape ({num_classes},), one entry per class, got shape {tuple(self.weight.shape)}"
+            )
+        if input.shape != target.shape:
+            indices = target.dtype is torch.int64 or target.dtype is torch.uint8
+            if not indices or target.shape != input.shape[:dim] + input.shape[dim + 1 :]:
+                refuse_class_indices(input, target, f" or probabilities of shape {tuple(input.shape)}")
+        elif not target.is_floating_point():
+            raise TypeError(
+                f"`target` has the shape of `input`, {tuple(input.shape)}, so it must hold class probabilities in a "
+                f"floating-point dtype, got {target.dtype}"
+            )
+        elif self.ignore_index >= 0:
+            raise ValueError(f"`ignore_index` has no meaning for probability targets, got {self.ignore_index}")
+        else:  # torch's loss of probabilities is promoted to the dtypes of all arguments
+            dtype, compute_dtype = (torch.promote_types(each, target.dtype) for each in (dtype, compute_dtype))
+            dtype = dtype if self.weight is None else torch.promote_types(dtype, self.weight.dtype)
+        return compute_dtype, dtype if dtype is torch.float32 else autocast_dtype(input, dtype)
+
+    def joint_dim(self, input: Tensor) -> int | None:
+        """Return the dimension along which the logits must stay in one piece: that of the classes."""
+        return min(1, input.dim() - 1)
+
+    def slice(self, input: Tensor, block: tuple[slice, ...]) -> "Softmax":
+        """Return the link of one block of ``input``."""
+        return self
+
+    def entries(self, input: Tensor, target: Tensor) -> Entries:
+        """Return the log-probability and the weight of each entry.
+
+        Args:
+            input: logits, shape ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``.
+            target: class indices of the shape of ``input`` without the class dimension, or probabilities of its shape.
+
+        Raises:
+            TypeError: if a dtype is not one that ``torch.nn.functional.cross_entropy`` takes.
+            ValueError: if shapes or options do not fit each other.
+        """
+        compute_dtype, dtype = self.check(input, target)
+        dim, probabilities = min(1, input.dim() - 1), input.shape == target.shape
+        one_minus_p = index = ignored = None
+        if self.label_smoothing > 0:
+            # Every class has a weight, so no loss comes near 0 and rounding takes nothing away.
+            log_p = torch.log_softmax(input, dim, dtype=compute_dtype)
+        else:
+            log_p, one_minus_p = exact_log_softmax(input, dim, compute_dtype)
+        if probabilities:
+            denominator = log_p.new_full((), input.numel() / max(input.shape[dim], 1))
+        else:
+            index, ignored, weight = self._samples(target, compute_dtype)
+            denominator = weight.sum()
+            if self.label_smoothing == 0:
+                log_pt = log_p.gather(dim, index.unsqueeze(dim)).squeeze(dim).masked_fill(ignored, 0)
+                return Entries(log_pt, weight, index, denominator, None, dtype)
+            log_p = log_p.masked_fill(ignored.unsqueeze(dim), 0)
+        shares = self._shares(log_p, target, index, ignored, dim)
+        if probabilities or self.weight is not None:  # otherwise every class has a weight
+            log_p = drop_impossible(log_p, shares)
+        classes = view_along(torch.arange(input.shape[dim], device=input.device), input, dim).expand_as(log_p)
+        return Entries(log_p, shares, classes, denominator, dim, dtype, one_minus_p=one_minus_p)
+
+    def empty_entries(self, input: Tensor, target: Tensor, dtype: torch.dtype) -> Entries:
+        """Return entries with the shapes of :meth:`entries`, to be filled in by :meth:`value_and_gradient`."""
+        dim = min(1, input.dim() - 1)
+        if input.shape != target.shape and self.label_smoothing == 0:
+            class_dim, index = None, self._samples(target, dtype)[0]
+        else:
+            classes = torch.arange(input.shape[dim], device=input.device)
+            class_dim, index = dim, view_along(classes, input, dim).expand_as(input)
+        log_p, weight = (input.new_empty(index.shape, dtype=dtype) for _ in range(2))
+        return Entries(log_p, weight, index, log_p.new_empty(()), class_dim, dtype)
+
+    def _samples(self, target: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the class index of each sample, whether it is ignored, and its weight."""
+        target = target.long()
+        ignored = target == self.ignore_index
+        index = target.masked_fill(ignored, 0)
+        if self.weight is None:
+            return index, ignored, (~ignored).to(dtype)
+        # weight[index] waits for the device if the index is a scalar, and has no vmap there.
+        weight = self.weight.to(dtype).gather(0, index.flatten()).view_as(index)
+        return index, ignored, weight * ~ignored
+
+    def _shares(
+        self, like: Tensor, target: Tensor, index: Tensor | None, ignored: Tensor | None, dim: int
+    ) -> Tensor:
+        """Return the weight of each class in the loss of its sample: q times the class weight, 0 if ignored."""
+        spread = self.label_smoothing / max(like.shape[dim], 1)
+        if index is None:
+            shares = target.to(like.dtype)
+            if self.label_smoothing > 0:
+                shares = shares * (1 - self.label_smoothing) + spread
+        else:
+            shares = torch.full_like(like, spread, requires_grad=False)
+            shares = shares.scatter(dim, index.unsqueeze(dim), spread + 1 - self.label_smoothing)
+        if self.weight is not None:
+            shares = shares * view_along(self.weight.to(like.dtype), like, dim)
+        return shares if ignored is None else shares * ~ignored.unsqueeze(dim)
+
+    def value_and_gradient(
+        self,
+        input: Tensor,
+        target: Tensor,
+        polynomial: Polynomial,
+        dtype: torch.dtype,
+        gradient: Tensor | None,
+        observed: Entries | None,
+    ) -> tuple[Tensor, Tensor | float]:
+        """Compute the loss of each sample and its gradient in closed form.
+
+        Args:
+            input: logits.
+            target: as in :meth:`entries`; both were checked.
+            polynomial: epsilon, gamma and the number of terms.
+            dtype: dtype of the computation.
+            gradient: receives the derivative of the sum of all losses by the logits; None if none is needed.
+            observed: its tensors receive the log-probabilities and weights of the entries; None if none are needed.
+
+        Returns:
+            The loss of each sample, and the denominator of ``mean``.
+        """
+        dim, probabilities = min(1, input.dim() - 1), input.shape == target.shape
+        log_p, weights = (None, None) if observed is None else (observed.log_p, observed.weight)
+        if input.dim() > 2 and input.stride(1) == 1:
+            # Channels last: over the last dimension, torch computes a softmax without rearranging the logits.
+            input, dim = input.movedim(1, -1), input.dim() - 1
+            target = target.movedim(1, -1) if probabilities else target
+            gradient = None if gradient is None else gradient.movedim(1, -1)
+            if observed is not None and observed.class_dim is not None:
+                log_p, weights = observed.log_p.movedim(1, -1), observed.weight.movedim(1, -1)
+        # Reading a value costs nothing on the CPU, unless the operations are being recorded.
+        read = input.is_cpu and not is_in_torch_dispatch_mode()
+        into = gradient if gradient is not None and gradient.dtype == input.dtype == dtype else None
+        p = torch.softmax(input, dim, dtype) if into is None else torch.softmax(input, dim, out=into)
+        denominator: Tensor | float
+        index, ignored, weight, shares = None, None, None, None
+        if probabilities:
+            denominator = input.numel() / max(input.shape[dim], 1)
+        elif read and self.weight is None and not target.min().item() <= self.ignore_index <= target.max().item():
+            index, denominator = target.long(), float(target.numel())
+        else:
+            index, ignored, weight = self._samples(target, dtype)
+            denominator = weight.sum()
+        if index is not None and self.label_smoothing == 0:
+            value, nll = _one_class(input, p, dim, index, weight, polynomial, read)
+        elif index is not None and self.weight is None and polynomial.is_poly1():
+            value, nll = _one_class_smoothed(input, p, dim, index, ignored, self.label_smoothing, polynomial)
+        else:
+            shares = self._shares(p, target, index, ignored, dim)
+            value, nll = _every_class(input, p, dim, shares, polynomial, read)
+        if ignored is not None:  # their logits may be NaN, which a weight of 0 does not remove
+            value = value.masked_fill(ignored, 0)
+        if log_p is not None and weights is not None:
+            if ignored is not None:
+                nll = nll.masked_fill(ignored if nll.shape == ignored.shape else ignored.unsqueeze(dim), 0)
+            torch.neg(nll, out=log_p)
+            if log_p.shape == input.shape:
+                weights.copy_(self._shares(p, target, index, ignored, dim) if shares is None else shares)
+            else:
+                weights.copy_(weight) if weight is not None else weights.fill_(1)
+        if gradient is not None and into is None:
+            gradient.copy_(p)
+        return value, denominator
+
+
+# Each of these takes the logits and their softmax, which it overwrites with the gradient, and returns the loss of each
+# sample and -log P of each entry. Tensors of one number per sample keep the dimension of the classes, with size 1.
+
+
+def _one_class(
+    input: Tensor,
+    p: Tensor,
+    dim: int,
+    index: Tensor,
+    weight: Tensor | None,
+    polynomial: Polynomial,
+    read: bool,
+) -> tuple[Tensor, Tensor]:
+    """Compute w V(Pt), for one class t per sample."""
+    index = index.unsqueeze(dim)
+    p_t = p.gather(dim, index)
+    one_minus_p = p.scatter_(dim, index, 0).sum(dim, keepdim=True)  # 1 - Pt: sums the others, so nothing cancels
+    nll = (one_minus_p / p_t).log1p_()  # -log Pt = log(1 + (1 - Pt) / Pt)
+    if not read or p_t.min().item() < _TINY:
+        logits = input.to(p.dtype)
+        nll = torch.where(p_t < _TINY, logits.logsumexp(dim, keepdim=True) - logits.gather(dim, index), nll)
+    value, slope = value_and_slope(nll, one_minus_p, p_t, *polynomial)
+    if weight is not None:
+        weight = weight.unsqueeze(dim)
+        value, slope = value * weight, slope * weight
+    p.mul_(slope)  # dx_k = w A P_k, k != t
+    p.scatter_(dim, index, slope.mul_(one_minus_p).neg_())  # dx_t = -w A (1 - Pt)
+    return value.squeeze(dim), nll.squeeze(dim)
+
+
+def _one_class_smoothed(
+    input: Tensor,
+    p: Tensor,
+    dim: int,
+    index: Tensor,
+    ignored: Tensor | None,
+    smoothing: float,
+    polynomial: Polynomial,
+) -> tuple[Tensor, Tensor]:
+    """Compute Poly-1 cross-entropy of smoothed class indices.
+
+    The weights are ``own + spread`` for class t and ``spread`` for the others. What they weigh linearly needs no tensor
+    of weights, and the terms ``spread * epsilon * P_k`` of the gradient cancel.
+    """
+    num_classes, epsilon, index = p.shape[dim], polynomial.epsilon[0], index.unsqueeze(dim)
+    own, spread = 1 - smoothing, smoothing / num_classes
+    nll, p_t = _nll_of_classes(input, p, dim), p.gather(dim, index)
+    value = own * (nll.gather(dim, index) + epsilon * (1 - p_t))
+    value += spread * (nll.sum(dim, keepdim=True) + epsilon * (num_classes - 1))
+    slope_t = own * (1 + epsilon * p_t)
+    counted = 1.0 if ignored is None else (~ignored).to(p.dtype).unsqueeze(dim)
+    slope_t = slope_t * counted
+    p.mul_(slope_t + smoothing * counted).sub_(spread * counted)  # dx_k = P_k (own A_t + smoothing) - spread, k != t
+    p.scatter_add_(dim, index, -slope_t)  # dx_t is less by own A_t
+    return value.squeeze(dim), nll
+
+
+def _every_class(
+    input: Tensor, p: Tensor, dim: int, shares: Tensor, polynomial: Polynomial, read: bool
+) -> tuple[Tensor, Tensor]:
+    """Compute sum_k s_k V(P_k), for the weights s = ``shares`` of all classes."""
+    nll = _nll_of_classes(input, p, dim)
+    # Digits are lost only where P is above 1/2, in one class c per sample at most: it is treated as in one_class. What
+    # is computed for c is right for any class, so if no class is above 1/2, the first one will do.
+    classes = view_along(torch.arange(p.shape[dim], dtype=p.dtype, device=p.device), p, dim)
+    c = torch.gt(p, 0.5, out=torch.empty_like(p)).mul_(classes).sum(dim, keepdim=True).long()
+    p_c = p.gather(dim, c)
+    one_minus_p_c = p.scatter_(dim, c, 0).sum(dim, keepdim=True)
+    p.scatter_(dim, c, p_c)
+    exact = torch.where(p_c < _TINY, nll.gather(dim, c), (one_minus_p_c / p_c).log1p_())
+    nll.scatter_(dim, c, exact)
+    one_minus_p = (1 - p).scatter_(dim, c, one_minus_p_c)
+    if not read or nll.max().item() == torch.inf:
+        nll = -drop_impossible(-nll, shares)
+    value, slope = value_and_slope(nll, one_minus_p, p, *polynomial)
+    b = slope.mul_(shares)  # b_k = s_k A_k
+    b_c = b.gather(dim, c)
+    b_others = b.scatter_(dim, c, 0).sum(dim, keepdim=True)
+    dx_c = p_c * b_others - one_minus_p_c * b_c  # dx_c = P_c sum_{k != c} b_k - (1 - P_c) b_c
+    p.mul_(b_others + b_c).sub_(b).scatter_(dim, c, dx_c)  # dx_k = P_k sum_j b_j - b_k, k != c
+    return value.mul_(shares).sum(dim), nll
+
+
+def _nll_of_classes(input: Tensor, p: Tensor, dim: int) -> Tensor:
+    # (max x - x) + log sum exp(x - max x): neither is large if the logits share an offset.
+    return (input.amax(dim, keepdim=True) - input.to(p.dtype)).sub_(p.amax(dim, keepdim=True).log())
