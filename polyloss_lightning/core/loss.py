@@ -133,58 +133,59 @@ class _ClosedForm(torch.autograd.Function):
         dtype: torch.dtype,
         seen: list[Entries] | None,
     ) -> Tensor:
-        gradient = None
-        if ctx.needs_input_grad[0]:
-            # A float16 would lose what a GradScaler is there to keep.
-            gradient = torch.empty_like(input, dtype=torch.float32 if input.dtype is torch.float16 else None)
         observed = None if seen is None else link.empty_entries(input, target, dtype)
+        differentiable: bool = ctx.needs_input_grad[0]
+        # A float16 would lose what a GradScaler is there to keep.
+        gradient_dtype = dtype if input.dtype is torch.float16 else input.dtype
         limit = _BLOCK.get(input.device.type, _BLOCK_OF_DEVICES)
         if input.numel() < 2 * limit:
-            value, denominator = link.value_and_gradient(input, target, polynomial, dtype, gradient, observed)
-            total = value.sum()
+            value, gradient, denominator = link.value_and_gradient(input, target, polynomial, dtype, None, observed)
+            gradient = gradient if gradient.dtype is gradient_dtype else gradient.to(gradient_dtype)
         else:
-            value, total, denominator = _in_blocks(
+            gradient = torch.empty_like(input, dtype=gradient_dtype) if differentiable else None
+            value, denominator = _in_blocks(
                 link, input, target, polynomial, dtype, gradient, observed, limit, reduction == "none"
             )
+        count = input.numel() // (input.shape[min(1, input.dim() - 1)] if link.sums_classes else 1)
         if seen is not None and observed is not None:
-            seen.append(observed._replace(denominator=torch.zeros_like(total).add_(denominator)))
-        if gradient is not None:
-            ctx.link, ctx.polynomial, ctx.reduction = link, polynomial, reduction
-            # The mean of nothing is NaN and its gradient infinite, but none of that reaches the logits.
-            counted = denominator
-            if isinstance(denominator, Tensor):
-                counted = denominator.masked_fill((total == 0) & (denominator == 0), torch.inf)
-            ctx.counted = counted
-            ctx.save_for_backward(input, target, gradient)
+            number = value.new_full((), count) if denominator is None else denominator
+            seen.append(observed._replace(denominator=number))
         if reduction == "none":
-            return value
-        return total / denominator if reduction == "mean" else total
+            loss = value.squeeze(min(1, input.dim() - 1)) if link.sums_classes else value
+        else:
+            loss = value if value.dim() == 0 else value.sum()
+        if differentiable:
+            ctx.link, ctx.polynomial, ctx.reduction, ctx.count = link, polynomial, reduction, count
+            counted = denominator
+            if counted is not None and reduction == "mean":
+                # The mean of nothing is NaN and its gradient infinite, but none of that reaches the logits.
+                counted = counted.masked_fill((loss == 0) & (counted == 0), torch.inf)
+            ctx.save_for_backward(input, target, gradient, counted)
+        return loss if reduction != "mean" else loss / (count if denominator is None else denominator)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, target, gradient = ctx.saved_tensors
+        input, target, gradient, counted = ctx.saved_tensors
         if torch.is_grad_enabled():  # this backward is to be differentiated itself
             alias = input.view_as(input)  # the hooks of the input itself come after this
             entries = ctx.link.entries(alias, target)
             loss = reduce(entries._replace(dtype=grad.dtype), ctx.polynomial, ctx.reduction)
             return *torch.autograd.grad(loss, alias, grad, create_graph=True), *[None] * 6
         if ctx.reduction == "mean":
-            grad = grad / ctx.counted
-        elif ctx.reduction == "none" and grad.dim() < gradient.dim():
+            grad = grad / (ctx.count if counted is None else counted)
+        elif ctx.reduction == "none" and ctx.link.sums_classes:
             grad = grad.unsqueeze(min(1, grad.dim()))
         # In place unless the graph is kept for another backward pass.
         gradient = gradient * grad if _keeps_graph() else gradient.mul_(grad)
-        return gradient if gradient.dtype == input.dtype else gradient.to(input.dtype), *[None] * 6
+        return gradient if gradient.dtype is input.dtype else gradient.to(input.dtype), *[None] * 6
 
 
-def _keep_graph_always() -> bool:
+def _always() -> bool:
     return True
 
 
-# Without this query (torch before 2.7), the gradient is multiplied out of place, which takes twice the memory.
-_keeps_graph: Callable[[], bool] = getattr(
-    torch._C._autograd, "_get_current_graph_task_keep_graph", _keep_graph_always
-)
+# Without this query the gradient is multiplied out of place, which takes twice the memory.
+_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", _always)
 
 
 def _in_blocks(
@@ -197,29 +198,35 @@ def _in_blocks(
     observed: Entries | None,
     limit: int,
     elementwise: bool,
-) -> tuple[Tensor, Tensor, Tensor | float]:
-    """Return the loss of each sample (only if ``elementwise``), their sum and the denominator."""
+) -> tuple[Tensor, Tensor | None]:
+    """Return the loss of each sample, or the sum of all unless ``elementwise``, and the denominator."""
     blocks = _blocks(input.shape, link.joint_dim(input), limit)
     # One vector for all sums: many small tensors that live on would fragment the heap between the blocks.
-    sums = torch.empty((2, len(blocks)), dtype=dtype, device=input.device)
-    values = None
+    sums, counts = torch.empty((2, len(blocks)), dtype=dtype, device=input.device)
+    values, counted = None, False
     for i, block in enumerate(blocks):
-        value, denominator = link.slice(input, block).value_and_gradient(
+        out = None if gradient is None else gradient[block]
+        value, slope, denominator = link.slice(input, block).value_and_gradient(
             input[block],
             _slice(target, input, block),
             polynomial,
             dtype,
-            None if gradient is None else gradient[block],
+            out,
             None if observed is None else _slice_entries(observed, input, block),
         )
-        sums[0, i], sums[1, i] = value.sum(), denominator
+        if out is not None and slope.data_ptr() != out.data_ptr():
+            out.copy_(slope)
+        sums[i] = value.sum()
+        counts[i] = value.numel() if denominator is None else denominator
+        counted = counted or denominator is not None
         if elementwise:
             if values is None:
-                dim = 1 if value.dim() < input.dim() else input.dim()
-                values = value.new_empty(input.shape[:dim] + input.shape[dim + 1 :])
-            _slice(values, input, block).copy_(value)
-    total, denominator = sums.sum(1)
-    return total if values is None else values, total, denominator
+                shape = list(input.shape)
+                if link.sums_classes:
+                    shape[min(1, input.dim() - 1)] = 1
+                values = value.new_empty(shape)
+            values[block].copy_(value)
+    return sums.sum() if values is None else values, counts.sum() if counted else None
 
 
 def _blocks(shape: torch.Size, joint_dim: int | None, limit: int) -> list[Block]:

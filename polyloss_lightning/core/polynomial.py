@@ -7,7 +7,6 @@ r"""The polynomial family that every loss belongs to; it contains gamma and the 
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from numbers import Integral
 from typing import NamedTuple
 
@@ -139,7 +138,7 @@ def value_and_slope(
     With :math:`u = 1 - P_t` and, if ``num_terms`` is given, :math:`c_j = 1/j + \epsilon_j`:
 
     .. math::
-        V &= u \sum_j \epsilon_j u^{j-1} - \log P_t, & A &= 1 + P_t \sum_j j \epsilon_j u^{j-1} \\
+        V &= -\log P_t + u \sum_j \epsilon_j u^{j-1}, & A &= u + P_t (1 + \sum_j j \epsilon_j u^{j-1}) \\
         V &= u \sum_j c_j u^{j-1}, & A &= P_t \sum_j j c_j u^{j-1}
 
     and gamma takes :math:`A` to :math:`u^\gamma A + \gamma u^{\gamma-1} P_t V` and :math:`V` to :math:`u^\gamma V`.
@@ -157,11 +156,14 @@ def value_and_slope(
         >>> value_and_slope(-p.log(), 1 - p, p, [1.0])
         (tensor([1.1931]), tensor([1.5000]))
     """
-    if num_terms is None:
-        value = one_minus_p * _horner(epsilon, one_minus_p) + nll
-        # P = 1 - u multiplied out: for epsilon -1 the slope is u itself, of which 1 - P would lose the digits.
-        times_j = [0.0, *(j * e for j, e in enumerate(epsilon, start=1)), 0.0]
-        slope = _horner([1 + times_j[1], *(b - a for a, b in pairwise(times_j[1:]))], one_minus_p)
+    if num_terms is None and len(epsilon) == 1:  # one operation each: a tensor times a number costs twice as much
+        value = torch.add(nll, one_minus_p, alpha=epsilon[0])
+        slope = torch.add(one_minus_p, p, alpha=1 + epsilon[0])
+    elif num_terms is None:
+        value = torch.addcmul(nll, one_minus_p, _horner(epsilon, one_minus_p))
+        times_j = [1 + epsilon[0], *(j * e for j, e in enumerate(epsilon[1:], start=2))]
+        # 1 is written as u + P: for epsilon -1 the slope begins with u itself, of which 1 - P would lose the digits.
+        slope = torch.addcmul(one_minus_p, p, _horner(times_j, one_minus_p))
     else:
         kept = coefficients(num_terms, epsilon)
         value = one_minus_p * _horner(kept, one_minus_p)

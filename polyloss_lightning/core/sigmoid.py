@@ -35,6 +35,7 @@ class Sigmoid(NamedTuple):
     weight: Tensor | None = None
     pos_weight: Tensor | None = None
     ignore_index: int = -100
+    sums_classes = False  # there is one loss per element
 
     def check_options(self) -> None:
         """Raise ``TypeError`` unless ``ignore_index`` is an integer."""
@@ -79,7 +80,7 @@ class Sigmoid(NamedTuple):
         """Return entries with the shapes of :meth:`entries`, to be filled in by :meth:`value_and_gradient`."""
         return _empty_entries(input, dtype, focal=False)
 
-    def value_and_gradient(self, input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor | float]:
+    def value_and_gradient(self, input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         """Compute the loss of each element and its gradient in closed form; see ``Softmax.value_and_gradient``."""
         return value_and_gradient(
             input,
@@ -108,6 +109,7 @@ class SigmoidFocal(NamedTuple):
     weight: Tensor | None = None
     ignore_index: int = -100
     target_format: TargetFormat = "multi_hot"
+    sums_classes = False  # there is one loss per element
 
     def check_options(self) -> None:
         """Raise ``TypeError`` or ``ValueError`` if an option is out of its range."""
@@ -186,7 +188,7 @@ class SigmoidFocal(NamedTuple):
         """Return entries with the shapes of :meth:`entries`, to be filled in by :meth:`value_and_gradient`."""
         return _empty_entries(input, dtype, focal=True)
 
-    def value_and_gradient(self, input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor | float]:
+    def value_and_gradient(self, input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         """Compute the loss of each element and its gradient in closed form; see ``Softmax.value_and_gradient``."""
         return value_and_gradient(
             input,

@@ -21,15 +21,15 @@ def value_and_gradient(
     target: Tensor,
     polynomial: Polynomial,
     dtype: torch.dtype,
-    gradient: Tensor | None,
-    observed: Entries | None,
+    out: Tensor | None = None,
+    observed: Entries | None = None,
     *,
     weight: Tensor | None,
     ignore_index: int,
     pos_weight: Tensor | None = None,
     alpha: Tensor | float | None = None,
     focal: bool = False,
-) -> tuple[Tensor, Tensor | float]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Compute the loss of each element and its gradient.
 
     Args:
@@ -37,8 +37,8 @@ def value_and_gradient(
         target: one target per element, or one class index per sample; both were checked.
         polynomial: epsilon, gamma and the number of terms.
         dtype: dtype of the computation.
-        gradient: receives the derivative of the sum of all losses by the logits; None if none is needed.
-        observed: its tensors receive the log-probabilities and weights of the entries; None if none are needed.
+        out: receives the gradient if it has that dtype.
+        observed: its tensors receive the log-probabilities and weights of the entries.
         weight: factor of each element.
         ignore_index: elements with this target do not count.
         pos_weight: factor of the positives.
@@ -46,15 +46,15 @@ def value_and_gradient(
         focal: whether gamma acts on one ``1 - Pt`` per element, ``q (1 - p) + (1 - q) p``.
 
     Returns:
-        The loss of each element, and the number of elements that count.
+        The loss of each element; the derivative of the sum of all by the logits; and the number of elements that count,
+        None if all do.
     """
-    x, denominator, counted = input.to(dtype), float(input.numel()), None
+    x, counted = input.to(dtype), None
     # Reading a value costs nothing on the CPU, unless the operations are being recorded.
     read = input.is_cpu and not is_in_torch_dispatch_mode()
     q, ignored, hard = _targets(input, target, ignore_index, dtype, read)
     if ignored is not None:
         x, counted = x.masked_fill(ignored, 0), (~ignored).to(dtype)
-        denominator = counted.sum()
     factors = [] if weight is None else [weight.to(dtype)]
     if alpha is not None:
         alpha = alpha.to(dtype) if isinstance(alpha, Tensor) else alpha
@@ -74,10 +74,8 @@ def value_and_gradient(
     else:
         value, slope = _two_entries(x, q, positive, polynomial, focal, read)
     if factor is not None:
-        value, slope = value * factor, slope * factor
-    if gradient is not None:
-        gradient.copy_(slope)
-    return value, denominator
+        value, slope = value.mul_(factor), slope.mul_(factor)
+    return value, slope, None if counted is None else counted.sum()
 
 
 def _targets(input: Tensor, target: Tensor, ignore_index: int, dtype: torch.dtype, read: bool) -> tuple[Tensor, Tensor | None, bool]:

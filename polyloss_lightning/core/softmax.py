@@ -35,6 +35,7 @@ class Softmax(NamedTuple):
     weight: Tensor | None = None
     ignore_index: int = -100
     label_smoothing: float = 0.0
+    sums_classes = True  # there is one loss per sample
 
     def check_options(self) -> None:
         """Raise ``TypeError`` or ``ValueError`` if an option is out of its range."""
@@ -106,6 +107,7 @@ class Softmax(NamedTuple):
                 log_pt = log_p.gather(dim, index.unsqueeze(dim)).squeeze(dim).masked_fill(ignored, 0)
                 return Entries(log_pt, weight, index, denominator, None, dtype)
             log_p = log_p.masked_fill(ignored.unsqueeze(dim), 0)
+            index, ignored = index.unsqueeze(dim), ignored.unsqueeze(dim)
         shares = self._shares(log_p, target, index, ignored, dim)
         if probabilities or self.weight is not None:  # otherwise every class has a weight
             log_p = drop_impossible(log_p, shares)
@@ -145,10 +147,10 @@ class Softmax(NamedTuple):
                 shares = shares * (1 - self.label_smoothing) + spread
         else:
             shares = torch.full_like(like, spread, requires_grad=False)
-            shares = shares.scatter(dim, index.unsqueeze(dim), spread + 1 - self.label_smoothing)
+            shares = shares.scatter(dim, index, spread + 1 - self.label_smoothing)
         if self.weight is not None:
             shares = shares * view_along(self.weight.to(like.dtype), like, dim)
-        return shares if ignored is None else shares * ~ignored.unsqueeze(dim)
+        return shares if ignored is None else shares * ~ignored
 
     def value_and_gradient(
         self,
@@ -156,9 +158,9 @@ class Softmax(NamedTuple):
         target: Tensor,
         polynomial: Polynomial,
         dtype: torch.dtype,
-        gradient: Tensor | None,
-        observed: Entries | None,
-    ) -> tuple[Tensor, Tensor | float]:
+        out: Tensor | None = None,
+        observed: Entries | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Compute the loss of each sample and its gradient in closed form.
 
         Args:
@@ -166,34 +168,31 @@ class Softmax(NamedTuple):
             target: as in :meth:`entries`; both were checked.
             polynomial: epsilon, gamma and the number of terms.
             dtype: dtype of the computation.
-            gradient: receives the derivative of the sum of all losses by the logits; None if none is needed.
-            observed: its tensors receive the log-probabilities and weights of the entries; None if none are needed.
+            out: receives the gradient if it has that dtype.
+            observed: its tensors receive the log-probabilities and weights of the entries.
 
         Returns:
-            The loss of each sample, and the denominator of ``mean``.
+            The loss of each sample, with size 1 along the dimension of the classes; the derivative of the sum of all by
+            the logits; and the denominator of ``mean``, None if that is the number of samples.
         """
         dim, probabilities = min(1, input.dim() - 1), input.shape == target.shape
-        log_p, weights = (None, None) if observed is None else (observed.log_p, observed.weight)
-        if input.dim() > 2 and input.stride(1) == 1:
-            # Channels last: over the last dimension, torch computes a softmax without rearranging the logits.
+        channels_last = input.dim() > 2 and input.stride(1) == 1
+        if channels_last:  # over the last dimension, torch computes a softmax without rearranging the logits
             input, dim = input.movedim(1, -1), input.dim() - 1
             target = target.movedim(1, -1) if probabilities else target
-            gradient = None if gradient is None else gradient.movedim(1, -1)
-            if observed is not None and observed.class_dim is not None:
-                log_p, weights = observed.log_p.movedim(1, -1), observed.weight.movedim(1, -1)
+            out = None if out is None else out.movedim(1, -1)
         # Reading a value costs nothing on the CPU, unless the operations are being recorded.
         read = input.is_cpu and not is_in_torch_dispatch_mode()
-        into = gradient if gradient is not None and gradient.dtype == input.dtype == dtype else None
-        p = torch.softmax(input, dim, dtype) if into is None else torch.softmax(input, dim, out=into)
-        denominator: Tensor | float
-        index, ignored, weight, shares = None, None, None, None
-        if probabilities:
-            denominator = input.numel() / max(input.shape[dim], 1)
-        elif read and self.weight is None and not target.min().item() <= self.ignore_index <= target.max().item():
-            index, denominator = target.long(), float(target.numel())
+        if out is None or out.dtype != dtype or input.dtype != dtype:
+            p = torch.softmax(input, dim, dtype)
         else:
-            index, ignored, weight = self._samples(target, dtype)
-            denominator = weight.sum()
+            p = torch.softmax(input, dim, out=out)
+        index, ignored, weight, shares = None, None, None, None
+        if not probabilities:
+            if read and self.weight is None and not target.min().item() <= self.ignore_index <= target.max().item():
+                index = target.long().unsqueeze(dim)
+            else:
+                index, ignored, weight = (tensor.unsqueeze(dim) for tensor in self._samples(target, dtype))
         if index is not None and self.label_smoothing == 0:
             value, nll = _one_class(input, p, dim, index, weight, polynomial, read)
         elif index is not None and self.weight is None and polynomial.is_poly1():
@@ -202,22 +201,24 @@ class Softmax(NamedTuple):
             shares = self._shares(p, target, index, ignored, dim)
             value, nll = _every_class(input, p, dim, shares, polynomial, read)
         if ignored is not None:  # their logits may be NaN, which a weight of 0 does not remove
-            value = value.masked_fill(ignored, 0)
-        if log_p is not None and weights is not None:
-            if ignored is not None:
-                nll = nll.masked_fill(ignored if nll.shape == ignored.shape else ignored.unsqueeze(dim), 0)
+            value, nll = value.masked_fill(ignored, 0), nll.masked_fill(ignored, 0)
+        if observed is not None:
+            if observed.class_dim is None:
+                shares, nll = 1 if weight is None else weight.squeeze(dim), nll.squeeze(dim)
+            elif shares is None:
+                shares = self._shares(p, target, index, ignored, dim)
+            log_p, weights = observed.log_p, observed.weight
+            if channels_last and observed.class_dim is not None:
+                log_p, weights = log_p.movedim(1, -1), weights.movedim(1, -1)
             torch.neg(nll, out=log_p)
-            if log_p.shape == input.shape:
-                weights.copy_(self._shares(p, target, index, ignored, dim) if shares is None else shares)
-            else:
-                weights.copy_(weight) if weight is not None else weights.fill_(1)
-        if gradient is not None and into is None:
-            gradient.copy_(p)
-        return value, denominator
+            weights.copy_(shares)
+        if channels_last:
+            value, p = value.movedim(-1, 1), p.movedim(-1, 1)
+        return value, p, None if weight is None else weight.sum()
 
 
 # Each of these takes the logits and their softmax, which it overwrites with the gradient, and returns the loss of each
-# sample and -log P of each entry. Tensors of one number per sample keep the dimension of the classes, with size 1.
+# sample and -log P of each entry. Tensors of one number per sample have size 1 along the dimension of the classes.
 
 
 def _one_class(
@@ -230,20 +231,19 @@ def _one_class(
     read: bool,
 ) -> tuple[Tensor, Tensor]:
     """Compute w V(Pt), for one class t per sample."""
-    index = index.unsqueeze(dim)
     p_t = p.gather(dim, index)
     one_minus_p = p.scatter_(dim, index, 0).sum(dim, keepdim=True)  # 1 - Pt: sums the others, so nothing cancels
     nll = (one_minus_p / p_t).log1p_()  # -log Pt = log(1 + (1 - Pt) / Pt)
     if not read or p_t.min().item() < _TINY:
-        logits = input.to(p.dtype)
-        nll = torch.where(p_t < _TINY, logits.logsumexp(dim, keepdim=True) - logits.gather(dim, index), nll)
+        # -log Pt = (max x - x_t) - log max P, and t is not the maximum
+        gap = input.amax(dim, keepdim=True).to(p.dtype) - input.gather(dim, index)
+        nll = torch.where(p_t < _TINY, gap - p.amax(dim, keepdim=True).log(), nll)
     value, slope = value_and_slope(nll, one_minus_p, p_t, *polynomial)
     if weight is not None:
-        weight = weight.unsqueeze(dim)
         value, slope = value * weight, slope * weight
     p.mul_(slope)  # dx_k = w A P_k, k != t
     p.scatter_(dim, index, slope.mul_(one_minus_p).neg_())  # dx_t = -w A (1 - Pt)
-    return value.squeeze(dim), nll.squeeze(dim)
+    return value, nll
 
 
 def _one_class_smoothed(
@@ -260,17 +260,17 @@ def _one_class_smoothed(
     The weights are ``own + spread`` for class t and ``spread`` for the others. What they weigh linearly needs no tensor
     of weights, and the terms ``spread * epsilon * P_k`` of the gradient cancel.
     """
-    num_classes, epsilon, index = p.shape[dim], polynomial.epsilon[0], index.unsqueeze(dim)
+    num_classes, epsilon = p.shape[dim], polynomial.epsilon[0]
     own, spread = 1 - smoothing, smoothing / num_classes
     nll, p_t = _nll_of_classes(input, p, dim), p.gather(dim, index)
     value = own * (nll.gather(dim, index) + epsilon * (1 - p_t))
     value += spread * (nll.sum(dim, keepdim=True) + epsilon * (num_classes - 1))
     slope_t = own * (1 + epsilon * p_t)
-    counted = 1.0 if ignored is None else (~ignored).to(p.dtype).unsqueeze(dim)
+    counted = 1.0 if ignored is None else (~ignored).to(p.dtype)
     slope_t = slope_t * counted
     p.mul_(slope_t + smoothing * counted).sub_(spread * counted)  # dx_k = P_k (own A_t + smoothing) - spread, k != t
     p.scatter_add_(dim, index, -slope_t)  # dx_t is less by own A_t
-    return value.squeeze(dim), nll
+    return value, nll
 
 
 def _every_class(
@@ -296,7 +296,7 @@ def _every_class(
     b_others = b.scatter_(dim, c, 0).sum(dim, keepdim=True)
     dx_c = p_c * b_others - one_minus_p_c * b_c  # dx_c = P_c sum_{k != c} b_k - (1 - P_c) b_c
     p.mul_(b_others + b_c).sub_(b).scatter_(dim, c, dx_c)  # dx_k = P_k sum_j b_j - b_k, k != c
-    return value.mul_(shares).sum(dim), nll
+    return value.mul_(shares).sum(dim, keepdim=True), nll
 
 
 def _nll_of_classes(input: Tensor, p: Tensor, dim: int) -> Tensor:
