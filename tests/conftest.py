@@ -25,12 +25,12 @@ def _one_thread_one_seed():
 @pytest.fixture(params=[1, 6])
 def in_blocks(request, monkeypatch):
     """Blocks of few elements; a context that does without."""
-    whole = dict(core._BLOCK)
-    monkeypatch.setitem(core._BLOCK, "cpu", request.param)
+    whole = core._BLOCK
+    monkeypatch.setattr(core, "_BLOCK", request.param)
 
     def without(function):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(core._BLOCK, "cpu", whole["cpu"])
+            patch.setattr(core, "_BLOCK", whole)
             return function()
 
     return without

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from polyloss_lightning.checks import check_choice
 from polyloss_lightning.core import polynomial as polynomials
@@ -22,7 +23,7 @@ _REDUCTIONS = get_args(Reduction)  # outside of the functions, because torch.com
 _CLOSED_FORMS = (Softmax, Sigmoid, SigmoidFocal)
 
 # Elements processed at a time: few enough to stay in the cache, and many enough to keep a device (or a core) busy.
-_BLOCK = {"cpu": 1 << 17}
+_BLOCK = 1 << 17
 _BLOCK_OF_DEVICES = 1 << 22  # a guess: not measured on a GPU yet
 
 
@@ -137,14 +138,29 @@ class _ClosedForm(torch.autograd.Function):
         differentiable: bool = ctx.needs_input_grad[0]
         # A float16 would lose what a GradScaler is there to keep.
         gradient_dtype = dtype if input.dtype is torch.float16 else input.dtype
-        limit = _BLOCK.get(input.device.type, _BLOCK_OF_DEVICES)
+        limit = _BLOCK if input.is_cpu else _BLOCK_OF_DEVICES
+        scaled = 0.0
         if input.numel() < 2 * limit:
-            value, gradient, denominator = link.value_and_gradient(input, target, polynomial, dtype, None, observed)
+            value, gradient, denominator = link.value_and_gradient(
+                input, target, polynomial, dtype, 1.0, None, observed
+            )
             gradient = gradient if gradient.dtype is gradient_dtype else gradient.to(gradient_dtype)
         else:
             gradient = torch.empty_like(input, dtype=gradient_dtype) if differentiable else None
+            if reduction == "mean" and link.sums_classes and input.is_cpu and not is_in_torch_dispatch_mode():
+                # Saves backward a pass over the gradient.
+                scaled = link.denominator(target, input)
             value, denominator = _in_blocks(
-                link, input, target, polynomial, dtype, gradient, observed, limit, reduction == "none"
+                link,
+                input,
+                target,
+                polynomial,
+                dtype,
+                1 / scaled if scaled else 1.0,
+                gradient,
+                observed,
+                limit,
+                reduction == "none",
             )
         count = input.numel() // (input.shape[min(1, input.dim() - 1)] if link.sums_classes else 1)
         if seen is not None and observed is not None:
@@ -152,16 +168,18 @@ class _ClosedForm(torch.autograd.Function):
             seen.append(observed._replace(denominator=number))
         if reduction == "none":
             loss = value.squeeze(min(1, input.dim() - 1)) if link.sums_classes else value
+        elif reduction == "mean" and denominator is None:
+            loss = value.mean() if value.dim() > 0 else value / count
         else:
-            loss = value if value.dim() == 0 else value.sum()
+            loss = value.sum()
         if differentiable:
-            ctx.link, ctx.polynomial, ctx.reduction, ctx.count = link, polynomial, reduction, count
-            counted = denominator
+            ctx.link, ctx.polynomial, ctx.reduction, ctx.count = link, polynomial, reduction, 1 if scaled else count
+            counted = None if scaled else denominator
             if counted is not None and reduction == "mean":
                 # The mean of nothing is NaN and its gradient infinite, but none of that reaches the logits.
                 counted = counted.masked_fill((loss == 0) & (counted == 0), torch.inf)
             ctx.save_for_backward(input, target, gradient, counted)
-        return loss if reduction != "mean" else loss / (count if denominator is None else denominator)
+        return loss / denominator if reduction == "mean" and denominator is not None else loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -171,12 +189,18 @@ class _ClosedForm(torch.autograd.Function):
             entries = ctx.link.entries(alias, target)
             loss = reduce(entries._replace(dtype=grad.dtype), ctx.polynomial, ctx.reduction)
             return *torch.autograd.grad(loss, alias, grad, create_graph=True), *[None] * 6
-        if ctx.reduction == "mean":
-            grad = grad / (ctx.count if counted is None else counted)
+        factor: Tensor | float = grad
+        if ctx.reduction == "mean" and counted is not None:
+            factor = grad / counted
+        elif ctx.reduction == "mean":
+            factor = (grad.item() if grad.is_cpu and not is_in_torch_dispatch_mode() else grad) / ctx.count
         elif ctx.reduction == "none" and ctx.link.sums_classes:
-            grad = grad.unsqueeze(min(1, grad.dim()))
+            factor = grad.unsqueeze(min(1, grad.dim()))
         # In place unless the graph is kept for another backward pass.
-        gradient = gradient * grad if _keeps_graph() else gradient.mul_(grad)
+        if _keeps_graph():
+            gradient = gradient * factor
+        elif isinstance(factor, Tensor) or factor != 1:
+            gradient.mul_(factor)
         return gradient if gradient.dtype is input.dtype else gradient.to(input.dtype), *[None] * 6
 
 
@@ -194,6 +218,7 @@ def _in_blocks(
     target: Tensor,
     polynomial: Polynomial,
     dtype: torch.dtype,
+    scale: float,
     gradient: Tensor | None,
     observed: Entries | None,
     limit: int,
@@ -211,6 +236,7 @@ def _in_blocks(
             _slice(target, input, block),
             polynomial,
             dtype,
+            scale,
             out,
             None if observed is None else _slice_entries(observed, input, block),
         )

@@ -21,6 +21,7 @@ def value_and_gradient(
     target: Tensor,
     polynomial: Polynomial,
     dtype: torch.dtype,
+    scale: float = 1.0,
     out: Tensor | None = None,
     observed: Entries | None = None,
     *,
@@ -37,6 +38,7 @@ def value_and_gradient(
         target: one target per element, or one class index per sample; both were checked.
         polynomial: epsilon, gamma and the number of terms.
         dtype: dtype of the computation.
+        scale: factor of the gradient.
         out: receives the gradient if it has that dtype.
         observed: its tensors receive the log-probabilities and weights of the entries.
         weight: factor of each element.
@@ -46,115 +48,132 @@ def value_and_gradient(
         focal: whether gamma acts on one ``1 - Pt`` per element, ``q (1 - p) + (1 - q) p``.
 
     Returns:
-        The loss of each element; the derivative of the sum of all by the logits; and the number of elements that count,
-        None if all do.
+        The loss of each element; the derivative of the sum of all by the logits, times ``scale``; and the number of
+        elements that count, None if all do.
     """
-    x, counted = input.to(dtype), None
     # Reading a value costs nothing on the CPU, unless the operations are being recorded.
     read = input.is_cpu and not is_in_torch_dispatch_mode()
     q, ignored, hard = _targets(input, target, ignore_index, dtype, read)
-    if ignored is not None:
-        x, counted = x.masked_fill(ignored, 0), (~ignored).to(dtype)
+    x = input.to(dtype)
     factors = [] if weight is None else [weight.to(dtype)]
-    if alpha is not None:
+    if alpha is not None:  # alpha q + (1 - alpha)(1 - q)
         alpha = alpha.to(dtype) if isinstance(alpha, Tensor) else alpha
-        factors.append(torch.add(1 - alpha, q * (2 * alpha - 1)))  # alpha q + (1 - alpha)(1 - q)
-    if counted is not None:
-        factors.append(counted)
-    factor = None
-    for each in factors:
-        factor = each if factor is None else factor * each
+        factors.append((q * (2 * alpha - 1)).add_(1 - alpha))
+    if ignored is not None:
+        x = x.masked_fill(ignored, 0)
+        factors.append((~ignored).to(dtype))
     positive = None if pos_weight is None else pos_weight.to(dtype)
-    if observed is not None:
-        _observe(observed, x, q, factor, positive, counted)
+    out = out if out is not None and out.dtype is dtype else torch.empty_like(x)
     if hard:
-        value, slope = _one_entry(x, q, polynomial)
-        if positive is not None:
-            factor = 1 + (positive - 1) * q if factor is None else (1 + (positive - 1) * q) * factor
+        value, slope, small = _one_entry(x, q, polynomial, out)
     else:
-        value, slope = _two_entries(x, q, positive, polynomial, focal, read)
-    if factor is not None:
+        value, slope, small = _two_entries(x, q, positive, polynomial, focal, read, out)
+    if observed is not None:
+        _observe(observed, x, q, small, positive, factors, ignored, read)
+    if hard and positive is not None:
+        factors.append((q * (positive - 1)).add_(1))
+    for factor in factors:
         value, slope = value.mul_(factor), slope.mul_(factor)
-    return value, slope, None if counted is None else counted.sum()
+    if scale != 1:
+        slope.mul_(scale)
+    return value, slope, None if ignored is None else (~ignored).sum().to(dtype)
 
 
-def _targets(input: Tensor, target: Tensor, ignore_index: int, dtype: torch.dtype, read: bool) -> tuple[Tensor, Tensor | None, bool]:
+def _targets(
+    input: Tensor, target: Tensor, ignore_index: int, dtype: torch.dtype, read: bool
+) -> tuple[Tensor, Tensor | None, bool]:
     """Return the target of each element, which are ignored (None if none is), and whether all are 0 or 1 for sure."""
     if target.shape != input.shape:
         class_dim = min(1, input.dim() - 1)
         index = target.long().unsqueeze(class_dim)
         ignored = index == ignore_index
-        one_hot = torch.zeros_like(input, dtype=dtype).scatter_(class_dim, index.masked_fill(ignored, 0), 1)
+        q = torch.zeros_like(input, dtype=dtype).scatter_(class_dim, index.masked_fill(ignored, 0), 1)
         if read and not ignored.any():
-            return one_hot, None, True
-        return one_hot.mul_(~ignored), ignored.expand_as(input), True
+            return q, None, True
+        return q.mul_(~ignored), ignored.expand_as(input), True
     q = target.to(dtype)
     if not read:
         ignored = q == ignore_index
         return q.masked_fill(ignored, 0), ignored, False
-    lowest, highest = (bound.item() for bound in q.aminmax())
-    ignored = None
-    if lowest <= ignore_index <= highest:
-        ignored = q == ignore_index
-        q = q.masked_fill(ignored, 0)
-        lowest, highest = (bound.item() for bound in q.aminmax())
-    # In [0, 1] no q (1 - q) is negative, so their sum is 0 if and only if all of them are.
-    return q, ignored, 0 <= lowest and highest <= 1 and (q * (1 - q)).sum().item() == 0
+    if _are_zero_or_one(q) and ignore_index not in (0, 1):
+        return q, None, True
+    ignored = q == ignore_index
+    if not ignored.any():
+        return q, None, False
+    q = q.masked_fill(ignored, 0)
+    return q, ignored, _are_zero_or_one(q)
+
+
+def _are_zero_or_one(q: Tensor) -> bool:
+    # q - q^2 is rounded to 0 for 0 and 1 only.
+    return torch.addcmul(q, q, q, value=-1).abs_().sum().item() == 0
 
 
 def _both_sides(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log(1 + exp(-|x|)), sigmoid(x) and sigmoid(-x), each with all its digits."""
-    s = torch.sigmoid(x.abs().neg_())
+    """Return log(sigmoid(|x|)), sigmoid(x) and sigmoid(-x), each with all its digits."""
+    s = x.abs().neg_().sigmoid_()
     positive = torch.gt(x, 0, out=torch.empty_like(x))
-    turn = 1 - 2 * positive
+    turn = torch.rsub(positive, 1, alpha=2)
     p = torch.addcmul(positive, turn, s)  # s, or 1 - s if x > 0
-    one_minus_p = (1 - positive).addcmul_(turn, s, value=-1)  # 1 - s, or s if x > 0
-    return s.neg_().log1p_().neg_(), p, one_minus_p  # log(1 + exp(-|x|)) = -log(1 - s)
+    one_minus_p = torch.rsub(positive, 1).addcmul_(turn, s, value=-1)  # 1 - s, or s if x > 0
+    return s.neg_().log1p_(), p, one_minus_p
 
 
-def _one_entry(x: Tensor, q: Tensor, polynomial: Polynomial) -> tuple[Tensor, Tensor]:
-    """Compute the loss of targets of 0 and 1, and its derivative."""
-    y = 1 - 2 * q
+def _one_entry(x: Tensor, q: Tensor, polynomial: Polynomial, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the loss of targets of 0 and 1, and its derivative; also return log(sigmoid(|x|))."""
+    y = torch.rsub(q, 1, alpha=2)
     x = x * y
     small, one_minus_pt, pt = _both_sides(x)
-    nll = small.add_(x.relu_())  # -log sigmoid(-x) = max(x, 0) + log(1 + exp(-|x|))
+    nll = x.relu_().sub_(small)  # -log sigmoid(-x) = max(x, 0) - log sigmoid(|x|)
     value, slope = value_and_slope(nll, one_minus_pt, pt, *polynomial)
-    return value, slope.mul_(one_minus_pt).mul_(y)  # dx = y (1 - Pt) A
+    return value, torch.mul(slope.mul_(one_minus_pt), y, out=out), small  # dx = y (1 - Pt) A
 
 
 def _two_entries(
-    x: Tensor, q: Tensor, pos_weight: Tensor | None, polynomial: Polynomial, focal: bool, read: bool
-) -> tuple[Tensor, Tensor]:
-    """Compute the loss of any targets, and its derivative."""
+    x: Tensor, q: Tensor, pos_weight: Tensor | None, polynomial: Polynomial, focal: bool, read: bool, out: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the loss of any targets, and its derivative; also return log(sigmoid(|x|))."""
     small, p, n = _both_sides(x)
-    a, b = q if pos_weight is None else q * pos_weight, 1 - q
-    nll_p, nll_n = small + (-x).relu_(), small + x.relu()
+    a, b = q if pos_weight is None else q * pos_weight, torch.rsub(q, 1)
+    nll_p, nll_n = (-x).relu_().sub_(small), x.relu().sub_(small)
     if not read or x.abs().max().item() == torch.inf:
         nll_p, nll_n = -drop_impossible(-nll_p, a), -drop_impossible(-nll_n, b)
     epsilon, gamma, num_terms = polynomial
     inner = 0.0 if focal else gamma
     value_p, slope_p = value_and_slope(nll_p, n, p, epsilon, inner, num_terms)
     value_n, slope_n = value_and_slope(nll_n, p, n, epsilon, inner, num_terms)
-    slope = slope_n.mul_(b).mul_(p) - slope_p.mul_(a).mul_(n)  # dx = b p A(1 - p) - a (1 - p) A(p)
     value = value_p.mul_(a).add_(value_n.mul_(b))
+    slope = torch.sub(slope_n.mul_(b).mul_(p), slope_p.mul_(a).mul_(n), out=out)  # dx = b p A(1 - p) - a (1 - p) A(p)
     if focal and gamma != 0:
         # The loss is m^gamma V with m = q (1 - p) + (1 - q) p, and dm/dx = (1 - 2q) p (1 - p).
-        power, power_slope = power_and_slope(q * n + (1 - q) * p, gamma)
-        slope = power * slope + (1 - 2 * q) * p * n * power_slope * value
-        value = power * value
-    return value, slope
+        power, power_slope = power_and_slope(torch.addcmul(q * n, 1 - q, p), gamma)
+        slope.mul_(power).add_(torch.rsub(q, 1, alpha=2).mul_(p).mul_(n).mul_(power_slope).mul_(value))
+        value.mul_(power)
+    return value, slope, small
 
 
 def _observe(
-    observed: Entries, x: Tensor, q: Tensor, factor: Tensor | None, pos_weight: Tensor | None, counted: Tensor | None
+    observed: Entries,
+    x: Tensor,
+    q: Tensor,
+    small: Tensor,
+    pos_weight: Tensor | None,
+    factors: list[Tensor],
+    ignored: Tensor | None,
+    read: bool,
 ) -> None:
     """Fill in log-probability and weight of the positive and the negative entry of each element."""
-    small, p, n = _both_sides(x)
-    shares = q if pos_weight is None else q * pos_weight, 1 - q
-    for side, (log_p, share) in enumerate(zip((-small - (-x).relu_(), -small - x.relu()), shares, strict=True)):
-        weight = share if factor is None else share * factor
-        log_p = drop_impossible(log_p, weight)
-        observed.log_p[side] = log_p if counted is None else log_p * counted
-        observed.weight[side] = weight
+    torch.add(small, x.clamp_max(0), out=observed.log_p[0])  # log sigmoid(x) = log sigmoid(|x|) + min(x, 0)
+    torch.sub(small, x.clamp_min(0), out=observed.log_p[1])
+    shares = q if pos_weight is None else q * pos_weight, torch.rsub(q, 1)
+    for log_p, weight, share in zip(observed.log_p, observed.weight, shares, strict=True):
+        weight.copy_(share)
+        for factor in factors:
+            weight.mul_(factor)
+        if not read or log_p.min().item() == -torch.inf:
+            log_p.copy_(drop_impossible(log_p, weight))
+        if ignored is not None:
+            log_p.masked_fill_(ignored, 0)
     if observed.focal_base is not None:
-        torch.addcmul(q * n, 1 - q, p, out=observed.focal_base[0])
+        p = x.sigmoid()
+        torch.add(q * torch.sigmoid(-x), torch.rsub(q, 1).mul_(p), out=observed.focal_base[0])

@@ -75,6 +75,12 @@ class Softmax(NamedTuple):
         """Return the dimension along which the logits must stay in one piece: that of the classes."""
         return min(1, input.dim() - 1)
 
+    def denominator(self, target: Tensor, input: Tensor) -> float:
+        """Return the denominator of ``mean``, which is read off the target."""
+        if input.shape == target.shape:
+            return input.numel() / input.shape[min(1, input.dim() - 1)]
+        return self._samples(target, torch.float64)[2].sum().item()
+
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "Softmax":
         """Return the link of one block of ``input``."""
         return self
@@ -158,6 +164,7 @@ class Softmax(NamedTuple):
         target: Tensor,
         polynomial: Polynomial,
         dtype: torch.dtype,
+        scale: float = 1.0,
         out: Tensor | None = None,
         observed: Entries | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -168,12 +175,13 @@ class Softmax(NamedTuple):
             target: as in :meth:`entries`; both were checked.
             polynomial: epsilon, gamma and the number of terms.
             dtype: dtype of the computation.
+            scale: factor of the gradient.
             out: receives the gradient if it has that dtype.
             observed: its tensors receive the log-probabilities and weights of the entries.
 
         Returns:
             The loss of each sample, with size 1 along the dimension of the classes; the derivative of the sum of all by
-            the logits; and the denominator of ``mean``, None if that is the number of samples.
+            the logits, times ``scale``; and the denominator of ``mean``, None if that is the number of samples.
         """
         dim, probabilities = min(1, input.dim() - 1), input.shape == target.shape
         channels_last = input.dim() > 2 and input.stride(1) == 1
@@ -194,19 +202,19 @@ class Softmax(NamedTuple):
             else:
                 index, ignored, weight = (tensor.unsqueeze(dim) for tensor in self._samples(target, dtype))
         if index is not None and self.label_smoothing == 0:
-            value, nll = _one_class(input, p, dim, index, weight, polynomial, read)
+            value, nll = _one_class(input, p, dim, index, weight, polynomial, scale, read)
         elif index is not None and self.weight is None and polynomial.is_poly1():
-            value, nll = _one_class_smoothed(input, p, dim, index, ignored, self.label_smoothing, polynomial)
+            value, nll = _one_class_smoothed(input, p, dim, index, weight, self.label_smoothing, polynomial, scale)
         else:
             shares = self._shares(p, target, index, ignored, dim)
-            value, nll = _every_class(input, p, dim, shares, polynomial, read)
+            value, nll = _every_class(input, p, dim, shares, polynomial, scale, read)
         if ignored is not None:  # their logits may be NaN, which a weight of 0 does not remove
             value, nll = value.masked_fill(ignored, 0), nll.masked_fill(ignored, 0)
         if observed is not None:
             if observed.class_dim is None:
                 shares, nll = 1 if weight is None else weight.squeeze(dim), nll.squeeze(dim)
             elif shares is None:
-                shares = self._shares(p, target, index, ignored, dim)
+                shares, nll = self._shares(p, target, index, ignored, dim), nll + (input.gather(dim, index) - input)
             log_p, weights = observed.log_p, observed.weight
             if channels_last and observed.class_dim is not None:
                 log_p, weights = log_p.movedim(1, -1), weights.movedim(1, -1)
@@ -228,6 +236,7 @@ def _one_class(
     index: Tensor,
     weight: Tensor | None,
     polynomial: Polynomial,
+    scale: float,
     read: bool,
 ) -> tuple[Tensor, Tensor]:
     """Compute w V(Pt), for one class t per sample."""
@@ -241,8 +250,9 @@ def _one_class(
     value, slope = value_and_slope(nll, one_minus_p, p_t, *polynomial)
     if weight is not None:
         value, slope = value * weight, slope * weight
-    p.mul_(slope)  # dx_k = w A P_k, k != t
-    p.scatter_(dim, index, slope.mul_(one_minus_p).neg_())  # dx_t = -w A (1 - Pt)
+    if scale != 1:
+        slope = slope * scale
+    p.scatter_(dim, index, -one_minus_p).mul_(slope)  # dx_k = w A P_k if k != t, dx_t = -w A (1 - Pt)
     return value, nll
 
 
@@ -251,54 +261,66 @@ def _one_class_smoothed(
     p: Tensor,
     dim: int,
     index: Tensor,
-    ignored: Tensor | None,
+    counted: Tensor | None,
     smoothing: float,
     polynomial: Polynomial,
+    scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Compute Poly-1 cross-entropy of smoothed class indices.
+    """Compute Poly-1 cross-entropy of smoothed class indices; ``counted`` is 0 for ignored samples.
 
     The weights are ``own + spread`` for class t and ``spread`` for the others. What they weigh linearly needs no tensor
-    of weights, and the terms ``spread * epsilon * P_k`` of the gradient cancel.
+    of weights: sum_k -log P_k = C (-log Pt) + C x_t - sum_k x_k. The terms ``spread * epsilon * P_k`` of the gradient
+    cancel.
     """
     num_classes, epsilon = p.shape[dim], polynomial.epsilon[0]
     own, spread = 1 - smoothing, smoothing / num_classes
-    nll, p_t = _nll_of_classes(input, p, dim), p.gather(dim, index)
-    value = own * (nll.gather(dim, index) + epsilon * (1 - p_t))
-    value += spread * (nll.sum(dim, keepdim=True) + epsilon * (num_classes - 1))
-    slope_t = own * (1 + epsilon * p_t)
-    counted = 1.0 if ignored is None else (~ignored).to(p.dtype)
-    slope_t = slope_t * counted
-    p.mul_(slope_t + smoothing * counted).sub_(spread * counted)  # dx_k = P_k (own A_t + smoothing) - spread, k != t
-    p.scatter_add_(dim, index, -slope_t)  # dx_t is less by own A_t
+    x_t, p_t = input.gather(dim, index).to(p.dtype), p.gather(dim, index)
+    # -log Pt = (max x - x_t) - log max P: exact for every Pt. In float64, because the sums over classes cancel.
+    nll = (input.amax(dim, keepdim=True).to(p.dtype) - x_t).sub_(p.amax(dim, keepdim=True).log())
+    rest = num_classes * (nll.double() + x_t) - input.sum(dim, keepdim=True, dtype=torch.float64)
+    value = own * (nll + epsilon * (1 - p_t)) + spread * (rest.to(p.dtype) + epsilon * (num_classes - 1))
+    value = torch.where(nll == torch.inf, nll, value)  # there, x_t is -inf and so are both sums
+    slope = (own * scale) * (1 + epsilon * p_t)
+    everyone = p.new_full((1,) * p.dim(), spread * scale) if counted is None else counted * (spread * scale)
+    slope = slope if counted is None else slope * counted
+    # dx_k = P_k (own A_t + C spread) - spread, and for k = t it is less by own A_t
+    torch.addcmul(-everyone, p, slope + num_classes * everyone, out=p)
+    p.scatter_add_(dim, index, -slope)
     return value, nll
 
 
 def _every_class(
-    input: Tensor, p: Tensor, dim: int, shares: Tensor, polynomial: Polynomial, read: bool
+    input: Tensor, p: Tensor, dim: int, shares: Tensor, polynomial: Polynomial, scale: float, read: bool
 ) -> tuple[Tensor, Tensor]:
     """Compute sum_k s_k V(P_k), for the weights s = ``shares`` of all classes."""
-    nll = _nll_of_classes(input, p, dim)
-    # Digits are lost only where P is above 1/2, in one class c per sample at most: it is treated as in one_class. What
-    # is computed for c is right for any class, so if no class is above 1/2, the first one will do.
-    classes = view_along(torch.arange(p.shape[dim], dtype=p.dtype, device=p.device), p, dim)
-    c = torch.gt(p, 0.5, out=torch.empty_like(p)).mul_(classes).sum(dim, keepdim=True).long()
-    p_c = p.gather(dim, c)
-    one_minus_p_c = p.scatter_(dim, c, 0).sum(dim, keepdim=True)
-    p.scatter_(dim, c, p_c)
-    exact = torch.where(p_c < _TINY, nll.gather(dim, c), (one_minus_p_c / p_c).log1p_())
-    nll.scatter_(dim, c, exact)
-    one_minus_p = (1 - p).scatter_(dim, c, one_minus_p_c)
-    if not read or nll.max().item() == torch.inf:
-        nll = -drop_impossible(-nll, shares)
-    value, slope = value_and_slope(nll, one_minus_p, p, *polynomial)
-    b = slope.mul_(shares)  # b_k = s_k A_k
-    b_c = b.gather(dim, c)
-    b_others = b.scatter_(dim, c, 0).sum(dim, keepdim=True)
-    dx_c = p_c * b_others - one_minus_p_c * b_c  # dx_c = P_c sum_{k != c} b_k - (1 - P_c) b_c
-    p.mul_(b_others + b_c).sub_(b).scatter_(dim, c, dx_c)  # dx_k = P_k sum_j b_j - b_k, k != c
-    return value.mul_(shares).sum(dim, keepdim=True), nll
-
-
-def _nll_of_classes(input: Tensor, p: Tensor, dim: int) -> Tensor:
+    highest = p.amax(dim, keepdim=True)
     # (max x - x) + log sum exp(x - max x): neither is large if the logits share an offset.
-    return (input.amax(dim, keepdim=True) - input.to(p.dtype)).sub_(p.amax(dim, keepdim=True).log())
+    nll = (input.amax(dim, keepdim=True) - input.to(p.dtype)).sub_(highest.log())
+    one_minus_p = torch.rsub(p, 1)
+    mends = not read or not highest.max().item() <= 0.5
+    if mends:
+        # Digits are lost only where P is above 1/2, in one class c per sample at most: it is treated as in _one_class.
+        # What is computed for c is right for any class, so if no class of a sample is above 1/2, the first will do.
+        classes = view_along(torch.arange(p.shape[dim], dtype=p.dtype, device=p.device), p, dim)
+        c = torch.gt(p, 0.5, out=torch.empty_like(p)).mul_(classes).sum(dim, keepdim=True).long()
+        p_c = p.gather(dim, c)
+        one_minus_p_c = p.scatter_(dim, c, 0).sum(dim, keepdim=True)
+        p.scatter_(dim, c, p_c)
+        nll.scatter_(dim, c, torch.where(p_c < _TINY, nll.gather(dim, c), (one_minus_p_c / p_c).log1p_()))
+        one_minus_p.scatter_(dim, c, one_minus_p_c)
+    value, slope = value_and_slope(nll, one_minus_p, p, *polynomial)
+    losses = value.mul_(shares).sum(dim, keepdim=True)
+    if not read or losses.isnan().any().item():  # from 0 * inf, or from NaN logits
+        nll = -drop_impossible(-nll, shares)
+        value, slope = value_and_slope(nll, one_minus_p, p, *polynomial)
+        losses = value.mul_(shares).sum(dim, keepdim=True)
+    b = slope.mul_(shares)  # b_k = s_k A_k
+    if mends:
+        b_c = b.gather(dim, c)
+        b_others = b.scatter_(dim, c, 0).sum(dim, keepdim=True)
+        dx_c = (p_c * b_others - one_minus_p_c * b_c) * scale  # dx_c = P_c sum_{k != c} b_k - (1 - P_c) b_c
+        # dx_k = P_k sum_j b_j - b_k, k != c
+        p.mul_((b_others + b_c) * scale).sub_(b, alpha=scale).scatter_(dim, c, dx_c)
+    else:
+        p.mul_(b.sum(dim, keepdim=True) * scale).sub_(b, alpha=scale)
+    return losses, nll

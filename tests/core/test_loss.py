@@ -116,7 +116,7 @@ def test_one_tensor_of_the_size_of_the_logits_waits_for_backward(in_blocks, case
     while "ClosedForm" not in type(node).__name__:
         node = node.next_functions[0][0]
     given_ones = {input.data_ptr(), target.data_ptr()}
-    own = [t for t in node.saved_tensors if t.data_ptr() not in given_ones and t.numel() >= input.numel()]
+    own = [t for t in node.saved_tensors if t is not None and t.data_ptr() not in given_ones and t.numel() >= input.numel()]
     assert len(own) == 1
 
 
