@@ -22,8 +22,9 @@ Block: TypeAlias = tuple[slice, ...]
 _REDUCTIONS = get_args(Reduction)  # outside of the functions, because torch.compile of torch 2.6 cannot trace it
 _CLOSED_FORMS = (Softmax, Sigmoid, SigmoidFocal)
 
-# Elements processed at a time: few enough to stay in the cache, and many enough to keep a device (or a core) busy.
-_BLOCK = 1 << 17
+# Elements of the logits to process at a time, at least: few enough to save memory and to stay in the cache, and many
+# enough that the cost of starting an operation (some 5 microseconds on a CPU) is small.
+_BLOCK = 1 << 16
 _BLOCK_OF_DEVICES = 1 << 22  # a guess: not measured on a GPU yet
 
 
@@ -138,29 +139,21 @@ class _ClosedForm(torch.autograd.Function):
         differentiable: bool = ctx.needs_input_grad[0]
         # A float16 would lose what a GradScaler is there to keep.
         gradient_dtype = dtype if input.dtype is torch.float16 else input.dtype
-        limit = _BLOCK if input.is_cpu else _BLOCK_OF_DEVICES
-        scaled = 0.0
-        if input.numel() < 2 * limit:
+        scaled, limit = 0.0, None
+        if input.numel() >= _BLOCK:
+            limit = _limit(input, link.temporaries(input, target, polynomial, dtype))
+            if reduction == "mean" and link.sums_classes and input.is_cpu and not is_in_torch_dispatch_mode():
+                scaled = link.denominator(target, input)  # saves backward a pass over the gradient
+        scale = 1 / scaled if scaled else 1.0
+        if limit is None:
             value, gradient, denominator = link.value_and_gradient(
-                input, target, polynomial, dtype, 1.0, None, observed
+                input, target, polynomial, dtype, scale, None, observed
             )
             gradient = gradient if gradient.dtype is gradient_dtype else gradient.to(gradient_dtype)
         else:
             gradient = torch.empty_like(input, dtype=gradient_dtype) if differentiable else None
-            if reduction == "mean" and link.sums_classes and input.is_cpu and not is_in_torch_dispatch_mode():
-                # Saves backward a pass over the gradient.
-                scaled = link.denominator(target, input)
             value, denominator = _in_blocks(
-                link,
-                input,
-                target,
-                polynomial,
-                dtype,
-                1 / scaled if scaled else 1.0,
-                gradient,
-                observed,
-                limit,
-                reduction == "none",
+                link, input, target, polynomial, dtype, scale, gradient, observed, limit, reduction == "none"
             )
         count = input.numel() // (input.shape[min(1, input.dim() - 1)] if link.sums_classes else 1)
         if seen is not None and observed is not None:
@@ -253,6 +246,19 @@ def _in_blocks(
                 values = value.new_empty(shape)
             values[block].copy_(value)
     return sums.sum() if values is None else values, counts.sum() if counted else None
+
+
+def _limit(input: Tensor, temporaries: int) -> int | None:
+    """Return how many elements of ``input`` to process at a time; None for all.
+
+    The temporaries of a block are to hold no more than an eighth of the logits, and no more than fits into the cache.
+    """
+    if temporaries == 0:
+        return None
+    limit = _BLOCK_OF_DEVICES
+    if input.is_cpu:
+        limit = max(_BLOCK, min(8 * _BLOCK, input.numel() // 8) // temporaries)
+    return limit if input.numel() >= 2 * limit else None
 
 
 def _blocks(shape: torch.Size, joint_dim: int | None, limit: int) -> list[Block]:

@@ -128,7 +128,7 @@ def value(
 def value_and_slope(
     nll: Tensor,
     one_minus_p: Tensor,
-    p: Tensor,
+    p: Tensor | None,
     epsilon: Sequence[float],
     gamma: float = 0.0,
     num_terms: int | None = None,
@@ -146,7 +146,7 @@ def value_and_slope(
     Args:
         nll: negative log-likelihood :math:`-\log P_t` of each entry.
         one_minus_p: :math:`1-P_t` of each entry, with all its digits.
-        p: :math:`P_t` of each entry.
+        p: :math:`P_t` of each entry; Poly-1 cross-entropy does not need it.
         epsilon: perturbation of the first coefficients, one number each.
         gamma: focusing exponent, at least 0.
         num_terms: keep only the first terms of the series; None keeps all.
@@ -156,9 +156,9 @@ def value_and_slope(
         >>> value_and_slope(-p.log(), 1 - p, p, [1.0])
         (tensor([1.1931]), tensor([1.5000]))
     """
-    if num_terms is None and len(epsilon) == 1:  # one operation each: a tensor times a number costs twice as much
+    if num_terms is None and len(epsilon) == 1:  # in one operation each
         value = torch.add(nll, one_minus_p, alpha=epsilon[0])
-        slope = torch.add(one_minus_p, p, alpha=1 + epsilon[0])
+        slope = torch.rsub(one_minus_p, 1 + epsilon[0], alpha=epsilon[0])
     elif num_terms is None:
         value = torch.addcmul(nll, one_minus_p, _horner(epsilon, one_minus_p))
         times_j = [1 + epsilon[0], *(j * e for j, e in enumerate(epsilon[1:], start=2))]

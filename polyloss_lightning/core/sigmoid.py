@@ -53,6 +53,10 @@ class Sigmoid(NamedTuple):
         """Return None: the input can be split along every dimension."""
         return None
 
+    def temporaries(self, *_: Any) -> int:
+        """Return how many tensors of the size of the logits the closed form holds at a time, beside the gradient."""
+        return 6
+
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "Sigmoid":
         """Return the link of one block of ``input``."""
         return self._replace(weight=_slice(self.weight, input, block), pos_weight=_slice(self.pos_weight, input, block))
@@ -144,6 +148,10 @@ class SigmoidFocal(NamedTuple):
     def joint_dim(self, input: Tensor) -> int | None:
         """Return the dimension along which the input must stay in one piece: that of class indices."""
         return min(1, input.dim() - 1) if self.target_format == "class_index" else None
+
+    def temporaries(self, *_: Any) -> int:
+        """Return how many tensors of the size of the logits the closed form holds at a time, beside the gradient."""
+        return 6
 
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "SigmoidFocal":
         """Return the link of one block of ``input``."""

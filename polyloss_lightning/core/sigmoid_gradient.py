@@ -109,21 +109,20 @@ def _are_zero_or_one(q: Tensor) -> bool:
     return torch.addcmul(q, q, q, value=-1).abs_().sum().item() == 0
 
 
-def _both_sides(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log(sigmoid(|x|)), sigmoid(x) and sigmoid(-x), each with all its digits."""
+def _sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log(sigmoid(|x|)) and sigmoid(x), both with all their digits."""
     s = x.abs().neg_().sigmoid_()
     positive = torch.gt(x, 0, out=torch.empty_like(x))
-    turn = torch.rsub(positive, 1, alpha=2)
-    p = torch.addcmul(positive, turn, s)  # s, or 1 - s if x > 0
-    one_minus_p = torch.rsub(positive, 1).addcmul_(turn, s, value=-1)  # 1 - s, or s if x > 0
-    return s.neg_().log1p_(), p, one_minus_p
+    p = torch.rsub(positive, 1, alpha=2).mul_(s).add_(positive)  # s, or 1 - s if x > 0; `where` costs five times as much
+    return s.neg_().log1p_(), p
 
 
 def _one_entry(x: Tensor, q: Tensor, polynomial: Polynomial, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the loss of targets of 0 and 1, and its derivative; also return log(sigmoid(|x|))."""
     y = torch.rsub(q, 1, alpha=2)
     x = x * y
-    small, one_minus_pt, pt = _both_sides(x)
+    small, one_minus_pt = _sigmoid(x)
+    pt = None if polynomial.is_poly1() else torch.sigmoid(-x)
     nll = x.relu_().sub_(small)  # -log sigmoid(-x) = max(x, 0) - log sigmoid(|x|)
     value, slope = value_and_slope(nll, one_minus_pt, pt, *polynomial)
     return value, torch.mul(slope.mul_(one_minus_pt), y, out=out), small  # dx = y (1 - Pt) A
@@ -133,7 +132,8 @@ def _two_entries(
     x: Tensor, q: Tensor, pos_weight: Tensor | None, polynomial: Polynomial, focal: bool, read: bool, out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the loss of any targets, and its derivative; also return log(sigmoid(|x|))."""
-    small, p, n = _both_sides(x)
+    small, p = _sigmoid(x)
+    n = torch.sigmoid(-x)
     a, b = q if pos_weight is None else q * pos_weight, torch.rsub(q, 1)
     nll_p, nll_n = (-x).relu_().sub_(small), x.relu().sub_(small)
     if not read or x.abs().max().item() == torch.inf:

@@ -75,6 +75,17 @@ class Softmax(NamedTuple):
         """Return the dimension along which the logits must stay in one piece: that of the classes."""
         return min(1, input.dim() - 1)
 
+    def temporaries(self, input: Tensor, target: Tensor, polynomial: Polynomial, dtype: torch.dtype) -> int:
+        """Return how many tensors of the size of the logits the closed form holds at a time, beside the gradient."""
+        if input.shape == target.shape or not (self.label_smoothing == 0 or self._is_linear(polynomial)):
+            return 6
+        rows = input.dim() == 2 and input.is_contiguous()  # otherwise blocks of the logits pay: they stay in the cache
+        return int(not rows) + int(input.dtype is not dtype) + int(self.label_smoothing > 0)
+
+    def _is_linear(self, polynomial: Polynomial) -> bool:
+        """Return True if smoothed class indices need no tensor of weights."""
+        return self.weight is None and polynomial.is_poly1()
+
     def denominator(self, target: Tensor, input: Tensor) -> float:
         """Return the denominator of ``mean``, which is read off the target."""
         if input.shape == target.shape:
@@ -191,7 +202,7 @@ class Softmax(NamedTuple):
             out = None if out is None else out.movedim(1, -1)
         # Reading a value costs nothing on the CPU, unless the operations are being recorded.
         read = input.is_cpu and not is_in_torch_dispatch_mode()
-        if out is None or out.dtype != dtype or input.dtype != dtype:
+        if out is None or not out.is_contiguous() or not out.dtype == input.dtype == dtype:
             p = torch.softmax(input, dim, dtype)
         else:
             p = torch.softmax(input, dim, out=out)
@@ -203,7 +214,7 @@ class Softmax(NamedTuple):
                 index, ignored, weight = (tensor.unsqueeze(dim) for tensor in self._samples(target, dtype))
         if index is not None and self.label_smoothing == 0:
             value, nll = _one_class(input, p, dim, index, weight, polynomial, scale, read)
-        elif index is not None and self.weight is None and polynomial.is_poly1():
+        elif index is not None and self._is_linear(polynomial):
             value, nll = _one_class_smoothed(input, p, dim, index, weight, self.label_smoothing, polynomial, scale)
         else:
             shares = self._shares(p, target, index, ignored, dim)
@@ -269,23 +280,21 @@ def _one_class_smoothed(
     """Compute Poly-1 cross-entropy of smoothed class indices; ``counted`` is 0 for ignored samples.
 
     The weights are ``own + spread`` for class t and ``spread`` for the others. What they weigh linearly needs no tensor
-    of weights: sum_k -log P_k = C (-log Pt) + C x_t - sum_k x_k. The terms ``spread * epsilon * P_k`` of the gradient
-    cancel.
+    of weights, and the terms ``spread * epsilon * P_k`` of the gradient cancel.
     """
     num_classes, epsilon = p.shape[dim], polynomial.epsilon[0]
     own, spread = 1 - smoothing, smoothing / num_classes
-    x_t, p_t = input.gather(dim, index).to(p.dtype), p.gather(dim, index)
-    # -log Pt = (max x - x_t) - log max P: exact for every Pt. In float64, because the sums over classes cancel.
-    nll = (input.amax(dim, keepdim=True).to(p.dtype) - x_t).sub_(p.amax(dim, keepdim=True).log())
-    rest = num_classes * (nll.double() + x_t) - input.sum(dim, keepdim=True, dtype=torch.float64)
-    value = own * (nll + epsilon * (1 - p_t)) + spread * (rest.to(p.dtype) + epsilon * (num_classes - 1))
-    value = torch.where(nll == torch.inf, nll, value)  # there, x_t is -inf and so are both sums
+    p_t, gap = p.gather(dim, index), input.amax(dim, keepdim=True) - input.to(p.dtype)
+    z = p.amax(dim, keepdim=True).log()
+    nll = gap.gather(dim, index) - z  # -log Pt = (max x - x_t) - log max P
+    value = own * (nll + epsilon * (1 - p_t))
+    value += spread * (gap.sum(dim, keepdim=True) - num_classes * z + epsilon * (num_classes - 1))
     slope = (own * scale) * (1 + epsilon * p_t)
-    everyone = p.new_full((1,) * p.dim(), spread * scale) if counted is None else counted * (spread * scale)
-    slope = slope if counted is None else slope * counted
-    # dx_k = P_k (own A_t + C spread) - spread, and for k = t it is less by own A_t
-    torch.addcmul(-everyone, p, slope + num_classes * everyone, out=p)
-    p.scatter_add_(dim, index, -slope)
+    total, each = smoothing * scale, spread * scale
+    if counted is not None:
+        slope, total, each = slope * counted, counted * total, counted * each
+    p.mul_(slope + total).sub_(each)  # dx_k = P_k (own A_t + C spread) - spread, k != t
+    p.scatter_add_(dim, index, -slope)  # dx_t is less by own A_t
     return value, nll
 
 
