@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import polyloss_lightning as pl
+import polyloss_lightning as poly
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 EPSILON = 1.0
@@ -116,17 +116,17 @@ def cells(loss: Loss, exact: Loss, input: Tensor, target: Tensor) -> list[str]:
 def rows() -> list[tuple[str, str, Loss, Loss, Loss, tuple[Tensor, Tensor]]]:
     """Name, gamma, our loss, the usual formulation, the exact loss, the samples."""
     softmax, sigmoid = softmax_samples(), sigmoid_samples()
-    cross_entropy = pl.Poly1CrossEntropyLoss(EPSILON, reduction="none")
-    binary = pl.Poly1BCEWithLogitsLoss(EPSILON, reduction="none")
+    cross_entropy = poly.Poly1CrossEntropyLoss(EPSILON, reduction="none")
+    binary = poly.Poly1BCEWithLogitsLoss(EPSILON, reduction="none")
     table: list[tuple[str, str, Loss, Loss, Loss, tuple[Tensor, Tensor]]] = [
         ("Poly1CrossEntropyLoss", "", cross_entropy, usual_softmax(0), exact_softmax(0), softmax),
         ("Poly1BCEWithLogitsLoss", "", binary, usual_sigmoid(0, -1), exact_sigmoid(0, -1), sigmoid),
     ]
     for gamma in GAMMAS:
-        ours: Loss = pl.Poly1FocalLoss(EPSILON, gamma=gamma, reduction="none")
+        ours: Loss = poly.Poly1FocalLoss(EPSILON, gamma=gamma, reduction="none")
         table.append(("Poly1FocalLoss", f"{gamma:g}", ours, usual_softmax(gamma), exact_softmax(gamma), softmax))
     for gamma in GAMMAS:
-        ours = pl.Poly1SigmoidFocalLoss(EPSILON, alpha=ALPHA, gamma=gamma, reduction="none")
+        ours = poly.Poly1SigmoidFocalLoss(EPSILON, alpha=ALPHA, gamma=gamma, reduction="none")
         usual, exact = usual_sigmoid(gamma, ALPHA), exact_sigmoid(gamma, ALPHA)
         table.append(("Poly1SigmoidFocalLoss", f"{gamma:g}", ours, usual, exact, sigmoid))
     return table

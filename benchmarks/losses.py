@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-import polyloss_lightning as pl
+import polyloss_lightning as poly
 
 EPSILON = 1.0
 SMOOTHING = 0.1
@@ -55,8 +55,11 @@ def softmax_cases(shape: tuple[int, ...], device: str) -> list[Case]:
     """Class indices, probabilities, and smoothed class indices."""
     index = torch.randint(shape[1], (shape[0], *shape[2:]), device=device)
     soft = torch.randn(shape, device=device).softmax(1)
-    plain, smoothed = pl.Poly1CrossEntropyLoss(EPSILON), pl.Poly1CrossEntropyLoss(EPSILON, label_smoothing=SMOOTHING)
-    focal = pl.Poly1FocalLoss(EPSILON)
+    plain, smoothed = (
+        poly.Poly1CrossEntropyLoss(EPSILON),
+        poly.Poly1CrossEntropyLoss(EPSILON, label_smoothing=SMOOTHING),
+    )
+    focal = poly.Poly1FocalLoss(EPSILON)
     return [
         (
             "class indices",
@@ -90,7 +93,7 @@ def softmax_cases(shape: tuple[int, ...], device: str) -> list[Case]:
 def sigmoid_cases(shape: tuple[int, ...], device: str) -> list[Case]:
     """Multi-hot targets."""
     target = (torch.rand(shape, device=device) < 0.05).float()
-    binary, focal = pl.Poly1BCEWithLogitsLoss(EPSILON), pl.Poly1SigmoidFocalLoss(EPSILON, reduction="mean")
+    binary, focal = poly.Poly1BCEWithLogitsLoss(EPSILON), poly.Poly1SigmoidFocalLoss(EPSILON, reduction="mean")
     return [
         (
             "binary cross-entropy",

@@ -9,8 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
-from polyloss_lightning.core import polynomial
-from polyloss_lightning.core import Observation
+from polyloss_lightning.core import Observation, polynomial
 
 HISTOGRAM_BINS = 50
 _CLASS_COLUMNS = 5

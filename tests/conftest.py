@@ -10,7 +10,6 @@ from hypothesis import settings
 
 from polyloss_lightning.core import loss as core
 
-
 settings.register_profile("usual", max_examples=50, deadline=None)
 settings.register_profile("thorough", max_examples=500, deadline=None)  # pytest --hypothesis-profile=thorough
 settings.load_profile("usual")

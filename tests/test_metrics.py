@@ -9,13 +9,13 @@ import torch
 from torchmetrics import MetricCollection
 
 from polyloss_lightning import PolynomialTerms
+from polyloss_lightning.core import Observation
 from polyloss_lightning.losses import (
     Poly1BCEWithLogitsLoss,
     Poly1CrossEntropyLoss,
     Poly1FocalLoss,
     Poly1SigmoidFocalLoss,
 )
-from polyloss_lightning.core import Observation
 
 mpl.use("agg")
 NAMES = ["term_1", "term_2", "term_3", "tail", "loss", "base_loss", "correction", "first_term_share", "pt"]

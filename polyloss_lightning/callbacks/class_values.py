@@ -7,8 +7,8 @@ from typing import TypeAlias
 import lightning.pytorch as pl
 
 from polyloss_lightning.class_groups import thirds
-from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
 from polyloss_lightning.core import Observable
+from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
 from polyloss_lightning.record import ClassRecord
 
 Vectors: TypeAlias = dict[str, list[float]]

@@ -6,10 +6,10 @@ from typing import Any, cast
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from polyloss_lightning.core import polynomial
 from polyloss_lightning.callbacks.namespaces import Callback
 from polyloss_lightning.callbacks.progress import Interval
 from polyloss_lightning.callbacks.schedule_clock import ScheduleClock, log_epsilon
+from polyloss_lightning.core import polynomial
 from polyloss_lightning.interception.scope import without_wrappers
 from polyloss_lightning.losses import PolyLoss
 from polyloss_lightning.schedules import Schedule

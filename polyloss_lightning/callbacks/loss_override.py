@@ -14,8 +14,8 @@ from polyloss_lightning.callbacks.progress import Interval
 from polyloss_lightning.callbacks.schedule_clock import ScheduleClock, log_epsilon
 from polyloss_lightning.callbacks.step_wrapper import Around, unwrap_step, wrap_step
 from polyloss_lightning.callbacks.term_names import Stage, check_choices
-from polyloss_lightning.interception import CallSite, Elementwise, LossName, LossOverride, OnNothing
 from polyloss_lightning.core import Observable
+from polyloss_lightning.interception import CallSite, Elementwise, LossName, LossOverride, OnNothing
 from polyloss_lightning.schedules import Schedule
 
 # The backward pass too: non-reentrant activation checkpointing computes losses again in it.

@@ -5,9 +5,9 @@ from typing import TypeVar
 
 import lightning.pytorch as pl
 
+from polyloss_lightning.core import Observable
 from polyloss_lightning.interception.scope import without_wrappers
 from polyloss_lightning.losses import PolyLoss
-from polyloss_lightning.core import Observable
 
 _C = TypeVar("_C", bound=pl.Callback)
 

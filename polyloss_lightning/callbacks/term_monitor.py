@@ -7,7 +7,6 @@ import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from polyloss_lightning.core import polynomial
 from polyloss_lightning.callbacks.class_values import (
     Vectors,
     check_classes,
@@ -23,8 +22,8 @@ from polyloss_lightning.callbacks.run_files import RunFiles
 from polyloss_lightning.callbacks.step_observer import StepObserver
 from polyloss_lightning.callbacks.term_names import Stage, check_choices, epsilon_values, prefix, scalar_names
 from polyloss_lightning.callbacks.term_sums import Seen, TermSums
+from polyloss_lightning.core import Observable, polynomial
 from polyloss_lightning.metrics import check_count
-from polyloss_lightning.core import Observable
 from polyloss_lightning.record import EpochRecord
 
 

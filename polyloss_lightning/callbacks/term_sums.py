@@ -6,8 +6,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from polyloss_lightning.metrics import PolynomialTerms
 from polyloss_lightning.core import Observation
+from polyloss_lightning.metrics import PolynomialTerms
 
 Seen = Sequence[tuple[str, Observation]]
 

@@ -113,7 +113,9 @@ def _sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return log(sigmoid(|x|)) and sigmoid(x), both with all their digits."""
     s = x.abs().neg_().sigmoid_()
     positive = torch.gt(x, 0, out=torch.empty_like(x))
-    p = torch.rsub(positive, 1, alpha=2).mul_(s).add_(positive)  # s, or 1 - s if x > 0; `where` costs five times as much
+    p = (
+        torch.rsub(positive, 1, alpha=2).mul_(s).add_(positive)
+    )  # s, or 1 - s if x > 0; `where` costs five times as much
     return s.neg_().log1p_(), p
 
 

@@ -153,9 +153,7 @@ class Softmax(NamedTuple):
         weight = self.weight.to(dtype).gather(0, index.flatten()).view_as(index)
         return index, ignored, weight * ~ignored
 
-    def _shares(
-        self, like: Tensor, target: Tensor, index: Tensor | None, ignored: Tensor | None, dim: int
-    ) -> Tensor:
+    def _shares(self, like: Tensor, target: Tensor, index: Tensor | None, ignored: Tensor | None, dim: int) -> Tensor:
         """Return the weight of each class in the loss of its sample: q times the class weight, 0 if ignored."""
         spread = self.label_smoothing / max(like.shape[dim], 1)
         if index is None:

@@ -10,14 +10,13 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from polyloss_lightning.core import polynomial
+from polyloss_lightning.core import Observable, Observer, polynomial
 from polyloss_lightning.interception.call_sites import CallSite, table
 from polyloss_lightning.interception.elementwise import ElementwiseLossMode
 from polyloss_lightning.interception.functions import LossName, check_losses
 from polyloss_lightning.interception.mode import Elementwise, LossMode, LossOverrideError
 from polyloss_lightning.interception.scope import Scope
 from polyloss_lightning.losses.base import warn_of_sign_flip
-from polyloss_lightning.core import Observable, Observer
 
 OnNothing: TypeAlias = Literal["error", "warn"]
 

@@ -55,7 +55,9 @@ def poly1_binary_cross_entropy_with_logits(
     Reference:
         Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
     """
-    return checked_loss(Sigmoid(weight, pos_weight, ignore_index), input, target, epsilon, reduction, num_terms=num_terms)
+    return checked_loss(
+        Sigmoid(weight, pos_weight, ignore_index), input, target, epsilon, reduction, num_terms=num_terms
+    )
 
 
 class Poly1BCEWithLogitsLoss(PolyLoss):

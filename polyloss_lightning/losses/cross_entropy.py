@@ -54,7 +54,9 @@ def poly1_cross_entropy(
     Reference:
         Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
     """
-    return checked_loss(Softmax(weight, ignore_index, label_smoothing), input, target, epsilon, reduction, num_terms=num_terms)
+    return checked_loss(
+        Softmax(weight, ignore_index, label_smoothing), input, target, epsilon, reduction, num_terms=num_terms
+    )
 
 
 class Poly1CrossEntropyLoss(PolyLoss):

@@ -59,7 +59,15 @@ def poly1_focal_loss(
         Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022;
         Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
     """
-    return checked_loss(Softmax(weight, ignore_index, label_smoothing), input, target, epsilon, reduction, gamma=gamma, num_terms=num_terms)
+    return checked_loss(
+        Softmax(weight, ignore_index, label_smoothing),
+        input,
+        target,
+        epsilon,
+        reduction,
+        gamma=gamma,
+        num_terms=num_terms,
+    )
 
 
 class Poly1FocalLoss(PolyLoss):

@@ -3,9 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.autograd import forward_ad, gradcheck, gradgradcheck
-
 from polyloss_lightning.links.log_softmax import _formula, exact_log_softmax, exact_log_softmax_at
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 CLASSES = 4
 SHAPES = [(CLASSES,), (6, CLASSES), (3, CLASSES, 5), (2, CLASSES, 3, 2), (0, CLASSES), (0, CLASSES, 2)]

@@ -7,7 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import sigmoid_focal_loss
 
-import polyloss_lightning as pl
+import polyloss_lightning as poly
 
 CLASSES = 4
 SHAPES = [(5, CLASSES), (3, CLASSES, 5), (2, CLASSES, 3, 2), (1, CLASSES, 7), (0, CLASSES)]
@@ -38,14 +38,14 @@ def correction(log_p):
 
 
 SOFT, INDEX = soft((6, CLASSES)), torch.tensor([0, 1, 2, 3, 3, 1])
-FOCAL = pl.Poly1SigmoidFocalLoss
+FOCAL = poly.Poly1SigmoidFocalLoss
 CUTTABLE = {
-    "probabilities": (pl.Poly1CrossEntropyLoss, {}, soft),
-    "smoothing": (pl.Poly1CrossEntropyLoss, {"label_smoothing": 0.1, "weight": WEIGHT}, index),
-    "both": (pl.Poly1CrossEntropyLoss, {"label_smoothing": 0.1, "weight": WEIGHT, "num_terms": 3}, soft),
-    "focal": (pl.Poly1FocalLoss, {"gamma": 0.5, "weight": WEIGHT}, soft),
-    "binary": (pl.Poly1BCEWithLogitsLoss, {}, multi_hot),
-    "binary_soft": (pl.Poly1BCEWithLogitsLoss, {"weight": torch.tensor([2.0])}, fractions),
+    "probabilities": (poly.Poly1CrossEntropyLoss, {}, soft),
+    "smoothing": (poly.Poly1CrossEntropyLoss, {"label_smoothing": 0.1, "weight": WEIGHT}, index),
+    "both": (poly.Poly1CrossEntropyLoss, {"label_smoothing": 0.1, "weight": WEIGHT, "num_terms": 3}, soft),
+    "focal": (poly.Poly1FocalLoss, {"gamma": 0.5, "weight": WEIGHT}, soft),
+    "binary": (poly.Poly1BCEWithLogitsLoss, {}, multi_hot),
+    "binary_soft": (poly.Poly1BCEWithLogitsLoss, {"weight": torch.tensor([2.0])}, fractions),
     "sigmoid_focal": (FOCAL, {}, multi_hot),
     "sigmoid_focal_soft": (FOCAL, {"gamma": 1.5}, fractions),
     "sigmoid_focal_index": (FOCAL, {"target_format": "class_index", "alpha": WEIGHT / 3}, index),
@@ -83,14 +83,14 @@ def test_at_epsilon_zero_it_is_torch(in_blocks, shape, reduction):
     smoothed = {"weight": WEIGHT, "label_smoothing": 0.2, "reduction": reduction}
     factors = {"pos_weight": pos_weight, "weight": fractions(shape), "reduction": reduction}
     for ours, torchs in (
-        (lambda x: pl.poly1_cross_entropy(x, q, 0.0, **smoothed), lambda x: F.cross_entropy(x, q, **smoothed)),
-        (lambda x: pl.poly1_cross_entropy(x, y, 0.0, **smoothed), lambda x: F.cross_entropy(x, y, **smoothed)),
+        (lambda x: poly.poly1_cross_entropy(x, q, 0.0, **smoothed), lambda x: F.cross_entropy(x, q, **smoothed)),
+        (lambda x: poly.poly1_cross_entropy(x, y, 0.0, **smoothed), lambda x: F.cross_entropy(x, y, **smoothed)),
         (
-            lambda x: pl.poly1_binary_cross_entropy_with_logits(x, p, 0.0, **factors),
+            lambda x: poly.poly1_binary_cross_entropy_with_logits(x, p, 0.0, **factors),
             lambda x: F.binary_cross_entropy_with_logits(x, p, **factors),
         ),
         (
-            lambda x: pl.poly1_sigmoid_focal_loss(x, p, 0.0, reduction=reduction),
+            lambda x: poly.poly1_sigmoid_focal_loss(x, p, 0.0, reduction=reduction),
             lambda x: sigmoid_focal_loss(x, p, reduction=reduction),
         ),
     ):
@@ -116,12 +116,14 @@ def test_one_tensor_of_the_size_of_the_logits_waits_for_backward(in_blocks, case
     while "ClosedForm" not in type(node).__name__:
         node = node.next_functions[0][0]
     given_ones = {input.data_ptr(), target.data_ptr()}
-    own = [t for t in node.saved_tensors if t is not None and t.data_ptr() not in given_ones and t.numel() >= input.numel()]
+    own = [
+        t for t in node.saved_tensors if t is not None and t.data_ptr() not in given_ones and t.numel() >= input.numel()
+    ]
     assert len(own) == 1
 
 
 def test_backward_goes_twice_and_again_through_its_own_graph(in_blocks):
-    loss, target = pl.Poly1CrossEntropyLoss(EPSILON), soft((6, CLASSES))
+    loss, target = poly.Poly1CrossEntropyLoss(EPSILON), soft((6, CLASSES))
     input = torch.randn(6, CLASSES, dtype=torch.float64, requires_grad=True)
     value = loss(input, target)
     first, second = (torch.autograd.grad(value, input, retain_graph=True)[0] for _ in range(2))
@@ -136,7 +138,7 @@ def test_backward_goes_twice_and_again_through_its_own_graph(in_blocks):
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_hooks_of_the_logits_run_once(in_blocks, create_graph):
     input = torch.randn(6, CLASSES, dtype=torch.float64, requires_grad=True)
-    loss, target = pl.Poly1CrossEntropyLoss(EPSILON), soft((6, CLASSES))
+    loss, target = poly.Poly1CrossEntropyLoss(EPSILON), soft((6, CLASSES))
     expected = in_blocks(lambda: torch.autograd.grad(loss(input, target), input)[0])
     input.register_hook(lambda gradient: 2 * gradient)
     (gradient,) = torch.autograd.grad(loss(input, target), input, create_graph=create_graph)
@@ -145,7 +147,7 @@ def test_hooks_of_the_logits_run_once(in_blocks, create_graph):
 
 def test_hooks_of_saved_tensors_see_what_waits_for_backward(in_blocks):
     input = torch.randn(6, CLASSES, requires_grad=True)
-    loss, target = pl.Poly1CrossEntropyLoss(EPSILON), soft((6, CLASSES)).float()
+    loss, target = poly.Poly1CrossEntropyLoss(EPSILON), soft((6, CLASSES)).float()
     seen = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: seen.append(tensor.numel()) or tensor, lambda t: t):
         loss(input, target)
@@ -156,7 +158,7 @@ def test_hooks_of_saved_tensors_see_what_waits_for_backward(in_blocks):
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_under_activation_checkpointing(in_blocks, use_reentrant):
-    loss, target = pl.Poly1BCEWithLogitsLoss(EPSILON), multi_hot((6, CLASSES))
+    loss, target = poly.Poly1BCEWithLogitsLoss(EPSILON), multi_hot((6, CLASSES))
     input = torch.randn(6, CLASSES, dtype=torch.float64)
 
     def run(wrap):
@@ -178,10 +180,10 @@ def test_under_activation_checkpointing(in_blocks, use_reentrant):
 
 
 def test_inside_an_override_backward_included(in_blocks):
-    loss, target = pl.Poly1CrossEntropyLoss(EPSILON), soft((6, CLASSES))
+    loss, target = poly.Poly1CrossEntropyLoss(EPSILON), soft((6, CLASSES))
     input = torch.randn(6, CLASSES, dtype=torch.float64)
     expected = in_blocks(lambda: value_and_gradient(lambda x: loss(x, target), input))
-    with pl.override_losses(5.0, on_nothing="warn") as override:
+    with poly.override_losses(5.0, on_nothing="warn") as override:
         F.cross_entropy(input, target)  # so that the block is not empty
         actual = value_and_gradient(lambda x: loss(x, target), input)
     torch.testing.assert_close(actual, expected)
@@ -191,10 +193,10 @@ def test_inside_an_override_backward_included(in_blocks):
 @pytest.mark.parametrize(
     ("torchs", "ours", "cut"),
     [
-        (lambda x: F.cross_entropy(x, SOFT), lambda x: pl.poly1_cross_entropy(x, SOFT, EPSILON), True),
+        (lambda x: F.cross_entropy(x, SOFT), lambda x: poly.poly1_cross_entropy(x, SOFT, EPSILON), True),
         (
             lambda x: F.binary_cross_entropy_with_logits(x, SOFT, pos_weight=WEIGHT),
-            lambda x: pl.poly1_binary_cross_entropy_with_logits(x, SOFT, EPSILON, pos_weight=WEIGHT),
+            lambda x: poly.poly1_binary_cross_entropy_with_logits(x, SOFT, EPSILON, pos_weight=WEIGHT),
             True,
         ),
         (lambda x: F.nll_loss(x, INDEX), lambda x: -x[range(6), INDEX].mean() + correction(x[range(6), INDEX]), False),
@@ -202,14 +204,14 @@ def test_inside_an_override_backward_included(in_blocks):
 )
 def test_replaced_losses_are_cut_too(in_blocks, is_cut, torchs, ours, cut):
     input = torch.randn(6, CLASSES, dtype=torch.float64).log_softmax(1)
-    with pl.override_losses(EPSILON, losses=["cross_entropy", "binary_cross_entropy_with_logits", "nll_loss"]):
+    with poly.override_losses(EPSILON, losses=["cross_entropy", "binary_cross_entropy_with_logits", "nll_loss"]):
         actual = value_and_gradient(torchs, input)
         assert is_cut(torchs(input.clone().requires_grad_())) == cut
     torch.testing.assert_close(actual, value_and_gradient(ours, input))
 
 
 def test_observers_see_the_whole_batch_once(in_blocks):
-    loss, target = pl.Poly1CrossEntropyLoss(EPSILON, label_smoothing=0.1), index((6, CLASSES))
+    loss, target = poly.Poly1CrossEntropyLoss(EPSILON, label_smoothing=0.1), index((6, CLASSES))
     input = torch.randn(6, CLASSES, dtype=torch.float64)
     seen = []
     with loss.register_observer(seen.append):

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.autograd import forward_ad
 
-import polyloss_lightning as pl
+import polyloss_lightning as poly
 from polyloss_lightning.core import loss as core
 
 CLASSES = 4
@@ -19,14 +19,14 @@ def soft(shape):
     return torch.randn(shape, dtype=torch.float64).softmax(1)
 
 
-class OfTheBatch(pl.Poly1CrossEntropyLoss):
+class OfTheBatch(poly.Poly1CrossEntropyLoss):
     """Its entries are no entries of a part of the batch."""
 
     def entries(self, input, target):
         return super().entries(input - input.mean(0), target)
 
 
-class Named(pl.Poly1CrossEntropyLoss):
+class Named(poly.Poly1CrossEntropyLoss):
     pass
 
 
@@ -42,7 +42,7 @@ def test_a_loss_with_entries_of_its_own_stays_whole(in_blocks, is_cut):
     assert not is_cut(loss(input, soft((6, CLASSES)).float()))
 
 
-class Learned(pl.Poly1CrossEntropyLoss):
+class Learned(poly.Poly1CrossEntropyLoss):
     def __init__(self):
         super().__init__(weight=torch.ones(CLASSES))
         del self.weight
@@ -62,8 +62,8 @@ def test_factors_have_their_tangent(in_blocks):
     with forward_ad.dual_level():
         weight = forward_ad.make_dual(torch.ones(CLASSES), torch.ones(CLASSES))
         for loss in (
-            pl.poly1_binary_cross_entropy_with_logits(input, target, pos_weight=weight),
-            pl.poly1_cross_entropy(input, target, weight=weight),
+            poly.poly1_binary_cross_entropy_with_logits(input, target, pos_weight=weight),
+            poly.poly1_cross_entropy(input, target, weight=weight),
         ):
             assert forward_ad.unpack_dual(loss).tangent > 0
 
@@ -73,7 +73,7 @@ def test_weights_of_zero_on_every_target_are_as_in_torch(in_blocks, reduction):
     input = torch.randn(6, CLASSES, dtype=torch.float64, requires_grad=True)
     target, weight = torch.zeros(6).long(), torch.tensor([0.0, 1.0, 1.0, 1.0], dtype=torch.float64)
     options = {"weight": weight, "label_smoothing": 0.1, "reduction": reduction}
-    loss, expected = pl.poly1_cross_entropy(input, target, 0.0, **options), F.cross_entropy(input, target, **options)
+    loss, expected = poly.poly1_cross_entropy(input, target, 0.0, **options), F.cross_entropy(input, target, **options)
     gradients = [torch.autograd.grad(value.sum(), input)[0] for value in (loss, expected)]
     if reduction == "mean":  # a mean of no weight, of a sum that is not zero
         assert not any(each.isfinite().all() for each in (loss, expected, *gradients))
@@ -84,17 +84,17 @@ def test_weights_of_zero_on_every_target_are_as_in_torch(in_blocks, reduction):
 def test_a_factor_of_each_sample_leaves_the_other_axes(in_blocks, is_cut):
     input, target = torch.randn(6, CLASSES, requires_grad=True), soft((6, CLASSES)).float()
     weight = torch.rand(6, 1)
-    loss = pl.poly1_binary_cross_entropy_with_logits(input, target, 0.0, weight=weight)
+    loss = poly.poly1_binary_cross_entropy_with_logits(input, target, 0.0, weight=weight)
     assert is_cut(loss)
     torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(input, target, weight=weight))
 
 
 def test_logits_are_held_until_backward_and_no_longer(in_blocks):
-    for function in (pl.poly1_binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits):
+    for function in (poly.poly1_binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits):
         leaf, target = torch.randn(6, CLASSES, requires_grad=True), soft((6, CLASSES)).float()
         logits = leaf * 1
         held = weakref.ref(logits)
-        with pl.override_losses(2.0, on_nothing="warn"):
+        with poly.override_losses(2.0, on_nothing="warn"):
             F.binary_cross_entropy_with_logits(torch.zeros(1), torch.zeros(1))  # so that the block is not empty
             loss = function(logits, target)
         loss.backward()
@@ -106,7 +106,7 @@ def test_a_target_made_in_inference_mode(in_blocks):
     with torch.inference_mode():
         target = torch.rand(6, CLASSES)
     input = torch.randn(6, CLASSES, requires_grad=True)
-    pl.poly1_binary_cross_entropy_with_logits(input, target).backward()
+    poly.poly1_binary_cross_entropy_with_logits(input, target).backward()
     assert input.grad.isfinite().all()
 
 
@@ -117,9 +117,9 @@ def test_what_else_has_a_gradient_stays_whole(in_blocks):
         ((input, target.requires_grad_()), {}, target),
         ((input, target.detach()), {"weight": weight}, weight),
     ):
-        (gradient,) = torch.autograd.grad(pl.poly1_cross_entropy(*arguments, **options), leaf)
+        (gradient,) = torch.autograd.grad(poly.poly1_cross_entropy(*arguments, **options), leaf)
         assert gradient.abs().sum() > 0
-    loss = pl.poly1_binary_cross_entropy_with_logits(input, target.detach(), pos_weight=weight)
+    loss = poly.poly1_binary_cross_entropy_with_logits(input, target.detach(), pos_weight=weight)
     assert torch.autograd.grad(loss, weight)[0].abs().sum() > 0
 
 
@@ -127,9 +127,9 @@ def test_what_else_has_a_gradient_stays_whole(in_blocks):
 def test_a_mean_of_nothing_moves_nothing(in_blocks, is_cut, target):
     input = torch.randn(6, CLASSES, requires_grad=True)
     if target.dim() == 1:
-        loss = pl.poly1_cross_entropy(input, target, label_smoothing=0.1)
+        loss = poly.poly1_cross_entropy(input, target, label_smoothing=0.1)
     else:
-        loss = pl.poly1_binary_cross_entropy_with_logits(input, target)
+        loss = poly.poly1_binary_cross_entropy_with_logits(input, target)
     loss.backward()
     assert is_cut(loss)
     assert loss.isnan()
@@ -143,7 +143,7 @@ def test_half_precision_is_rounded_at_the_end_alone(in_blocks, dtype):
     exact = input.detach().double().requires_grad_()
     gradients = []
     for logits in (input, exact):
-        loss = pl.poly1_cross_entropy(logits, target.to(logits.dtype), reduction="sum")
+        loss = poly.poly1_cross_entropy(logits, target.to(logits.dtype), reduction="sum")
         # As a GradScaler does: by itself, the gradient of the second logit is nothing that a float16 could hold.
         gradients.append(torch.autograd.grad(loss, logits, torch.tensor(2.0**12, dtype=loss.dtype))[0])
     assert gradients[0].dtype == dtype
@@ -154,16 +154,16 @@ def test_half_precision_is_rounded_at_the_end_alone(in_blocks, dtype):
 def test_where_gradients_are_off_none_is_computed(in_blocks, mode, monkeypatch):
     input = torch.randn(6, CLASSES, requires_grad=True)
     target = soft((6, CLASSES)).float()
-    expected = in_blocks(lambda: pl.poly1_cross_entropy(input, target)).detach()
+    expected = in_blocks(lambda: poly.poly1_cross_entropy(input, target)).detach()
     monkeypatch.delattr(torch.autograd, "grad")
     with mode():
-        torch.testing.assert_close(pl.poly1_cross_entropy(input, target), expected)
+        torch.testing.assert_close(poly.poly1_cross_entropy(input, target), expected)
 
 
 def test_logits_overwritten_before_backward_raise(in_blocks):
     input = torch.randn(6, CLASSES, requires_grad=True)
     logits = input * 1
-    loss = pl.poly1_cross_entropy(logits, soft((6, CLASSES)).float())
+    loss = poly.poly1_cross_entropy(logits, soft((6, CLASSES)).float())
     logits.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
@@ -172,12 +172,12 @@ def test_logits_overwritten_before_backward_raise(in_blocks):
 def test_what_does_not_fit_is_refused_with_its_whole_shape(in_blocks):
     input = torch.randn(6, CLASSES, requires_grad=True)
     with pytest.raises(ValueError, match=r"`input` of shape \(6, 4\), got shape \(3,\)"):
-        pl.poly1_binary_cross_entropy_with_logits(input, input.detach(), weight=torch.ones(3))
+        poly.poly1_binary_cross_entropy_with_logits(input, input.detach(), weight=torch.ones(3))
     for length in (5, 7):
         with pytest.raises(ValueError, match=rf"shape \(6,\) .* of shape \(6, 4\), got shape \({length},\)"):
-            pl.poly1_cross_entropy(input, torch.zeros(length).long(), label_smoothing=0.1)
+            poly.poly1_cross_entropy(input, torch.zeros(length).long(), label_smoothing=0.1)
         with pytest.raises(ValueError, match=rf"shape of `input`, \(6, 4\), .* got shape \({length}, 4\)"):
-            pl.poly1_sigmoid_focal_loss(input, torch.zeros(length, 4))
+            poly.poly1_sigmoid_focal_loss(input, torch.zeros(length, 4))
 
 
 @given(

@@ -2,9 +2,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from polyloss_lightning.links import softmax_entries
 
 from polyloss_lightning import Poly1CrossEntropyLoss, polynomial
-from polyloss_lightning.links import softmax_entries
 from polyloss_lightning.core import Observation, observe
 
 CLASSES = 4

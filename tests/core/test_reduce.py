@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from polyloss_lightning.links import Entries
 from polyloss_lightning.reduction import check_reduction, reduce
 

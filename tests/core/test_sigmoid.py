@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from polyloss_lightning.links import sigmoid_axes, sigmoid_entries, sigmoid_focal_entries
 
 INPUT = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]])

@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from polyloss_lightning.links import softmax_axes, softmax_entries
 
 INPUT = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0], [1.0, 1.0, 1.0]])

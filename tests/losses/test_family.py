@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import polyloss_lightning as pl
+import polyloss_lightning as poly
 from polyloss_lightning import PolyLoss, polynomial
 
 CLASSES = 4
@@ -50,10 +50,10 @@ class Member:
         return input, target[self.target]()
 
 
-CE = (pl.Poly1CrossEntropyLoss, pl.poly1_cross_entropy)
-FOCAL = (pl.Poly1FocalLoss, pl.poly1_focal_loss)
-BCE = (pl.Poly1BCEWithLogitsLoss, pl.poly1_binary_cross_entropy_with_logits)
-SIGMOID_FOCAL = (pl.Poly1SigmoidFocalLoss, pl.poly1_sigmoid_focal_loss)
+CE = (poly.Poly1CrossEntropyLoss, poly.poly1_cross_entropy)
+FOCAL = (poly.Poly1FocalLoss, poly.poly1_focal_loss)
+BCE = (poly.Poly1BCEWithLogitsLoss, poly.poly1_binary_cross_entropy_with_logits)
+SIGMOID_FOCAL = (poly.Poly1SigmoidFocalLoss, poly.poly1_sigmoid_focal_loss)
 FAMILY = [
     *(
         Member(*loss, target, options)
@@ -240,7 +240,7 @@ def test_a_loss_comes_out_of_yaml(member):
     assert torch.equal(loss(input, target), member.call(input, target, [2.0, -0.5], reduction="sum"))
 
 
-@pytest.mark.parametrize("module", [pl.Poly1BCEWithLogitsLoss, pl.Poly1SigmoidFocalLoss, pl.Poly1FocalLoss])
+@pytest.mark.parametrize("module", [poly.Poly1BCEWithLogitsLoss, poly.Poly1SigmoidFocalLoss, poly.Poly1FocalLoss])
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -261,22 +261,22 @@ def test_bad_options_are_refused_by_name_at_construction(module, options, error,
 @pytest.mark.parametrize(
     ("module", "options", "error", "message"),
     [
-        (pl.Poly1FocalLoss, {"gamma": -1}, ValueError, "`gamma` .* got -1"),
-        (pl.Poly1FocalLoss, {"gamma": None}, TypeError, "`gamma` .* got None"),
-        (pl.Poly1FocalLoss, {"label_smoothing": 2}, ValueError, "`label_smoothing` .* got 2"),
-        (pl.Poly1FocalLoss, {"label_smoothing": True}, TypeError, "`label_smoothing` .* got True"),
-        (pl.Poly1SigmoidFocalLoss, {"gamma": torch.nan}, ValueError, "`gamma` .* got nan"),
-        (pl.Poly1SigmoidFocalLoss, {"alpha": 1.5}, ValueError, "`alpha` .* got 1.5"),
-        (pl.Poly1SigmoidFocalLoss, {"alpha": "auto"}, TypeError, "`alpha` .* got 'auto'"),
-        (pl.Poly1SigmoidFocalLoss, {"alpha": None}, TypeError, "`alpha` .* got None"),
-        (pl.Poly1SigmoidFocalLoss, {"alpha": True}, TypeError, "`alpha` .* got True"),
-        (pl.Poly1SigmoidFocalLoss, {"alpha": [0.5, True]}, TypeError, r"`alpha` .* got \[0.5, True\]"),
-        (pl.Poly1SigmoidFocalLoss, {"alpha": [0.5, -1]}, ValueError, r"`alpha` .* got \[0.5, -1.0\]"),
-        (pl.Poly1SigmoidFocalLoss, {"alpha": [0.5, torch.nan]}, ValueError, "`alpha` .* nan"),
-        (pl.Poly1SigmoidFocalLoss, {"alpha": []}, ValueError, r"`alpha` .* got shape \(0,\)"),
-        (pl.Poly1SigmoidFocalLoss, {"alpha": torch.ones(2, 1)}, ValueError, r"`alpha` .* got shape \(2, 1\)"),
-        (pl.Poly1SigmoidFocalLoss, {"target_format": "index"}, ValueError, "`target_format` .* got 'index'"),
-        (pl.Poly1BCEWithLogitsLoss, {"pos_weight": [-1.0]}, ValueError, r"`pos_weight` .* got \[-1.0\]"),
+        (poly.Poly1FocalLoss, {"gamma": -1}, ValueError, "`gamma` .* got -1"),
+        (poly.Poly1FocalLoss, {"gamma": None}, TypeError, "`gamma` .* got None"),
+        (poly.Poly1FocalLoss, {"label_smoothing": 2}, ValueError, "`label_smoothing` .* got 2"),
+        (poly.Poly1FocalLoss, {"label_smoothing": True}, TypeError, "`label_smoothing` .* got True"),
+        (poly.Poly1SigmoidFocalLoss, {"gamma": torch.nan}, ValueError, "`gamma` .* got nan"),
+        (poly.Poly1SigmoidFocalLoss, {"alpha": 1.5}, ValueError, "`alpha` .* got 1.5"),
+        (poly.Poly1SigmoidFocalLoss, {"alpha": "auto"}, TypeError, "`alpha` .* got 'auto'"),
+        (poly.Poly1SigmoidFocalLoss, {"alpha": None}, TypeError, "`alpha` .* got None"),
+        (poly.Poly1SigmoidFocalLoss, {"alpha": True}, TypeError, "`alpha` .* got True"),
+        (poly.Poly1SigmoidFocalLoss, {"alpha": [0.5, True]}, TypeError, r"`alpha` .* got \[0.5, True\]"),
+        (poly.Poly1SigmoidFocalLoss, {"alpha": [0.5, -1]}, ValueError, r"`alpha` .* got \[0.5, -1.0\]"),
+        (poly.Poly1SigmoidFocalLoss, {"alpha": [0.5, torch.nan]}, ValueError, "`alpha` .* nan"),
+        (poly.Poly1SigmoidFocalLoss, {"alpha": []}, ValueError, r"`alpha` .* got shape \(0,\)"),
+        (poly.Poly1SigmoidFocalLoss, {"alpha": torch.ones(2, 1)}, ValueError, r"`alpha` .* got shape \(2, 1\)"),
+        (poly.Poly1SigmoidFocalLoss, {"target_format": "index"}, ValueError, "`target_format` .* got 'index'"),
+        (poly.Poly1BCEWithLogitsLoss, {"pos_weight": [-1.0]}, ValueError, r"`pos_weight` .* got \[-1.0\]"),
     ],
 )
 def test_bad_options_of_one_loss_are_refused_by_name_at_construction(module, options, error, message):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-import polyloss_lightning as pl
+import polyloss_lightning as poly
 from polyloss_lightning.callbacks import EpsilonScheduler, PolynomialTermMonitor
 from polyloss_lightning.schedules import LinearSchedule
 
@@ -14,13 +14,13 @@ INDEX = torch.arange(SAMPLES) % CLASSES
 ONE_HOT = torch.nn.functional.one_hot(INDEX, CLASSES).float()
 WEIGHT = [0.5, 1.0, 2.0]
 FAMILY = {
-    "cross_entropy": (pl.Poly1CrossEntropyLoss, {"weight": WEIGHT}, INDEX),
-    "focal": (pl.Poly1FocalLoss, {"gamma": 0.5, "weight": WEIGHT}, INDEX),
-    "focal-soft": (pl.Poly1FocalLoss, {}, 0.9 * ONE_HOT + 0.1 / CLASSES),
-    "binary": (pl.Poly1BCEWithLogitsLoss, {"pos_weight": WEIGHT}, ONE_HOT),
-    "sigmoid_focal": (pl.Poly1SigmoidFocalLoss, {}, ONE_HOT),
-    "sigmoid_focal-soft": (pl.Poly1SigmoidFocalLoss, {"gamma": 0.5}, 0.9 * ONE_HOT),
-    "sigmoid_focal-index": (pl.Poly1SigmoidFocalLoss, {"target_format": "class_index", "num_terms": 2}, INDEX),
+    "cross_entropy": (poly.Poly1CrossEntropyLoss, {"weight": WEIGHT}, INDEX),
+    "focal": (poly.Poly1FocalLoss, {"gamma": 0.5, "weight": WEIGHT}, INDEX),
+    "focal-soft": (poly.Poly1FocalLoss, {}, 0.9 * ONE_HOT + 0.1 / CLASSES),
+    "binary": (poly.Poly1BCEWithLogitsLoss, {"pos_weight": WEIGHT}, ONE_HOT),
+    "sigmoid_focal": (poly.Poly1SigmoidFocalLoss, {}, ONE_HOT),
+    "sigmoid_focal-soft": (poly.Poly1SigmoidFocalLoss, {"gamma": 0.5}, 0.9 * ONE_HOT),
+    "sigmoid_focal-index": (poly.Poly1SigmoidFocalLoss, {"target_format": "class_index", "num_terms": 2}, INDEX),
 }
 
 

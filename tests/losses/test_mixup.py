@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torchvision.ops import sigmoid_focal_loss
 from torchvision.transforms import v2
 
-import polyloss_lightning as pl
+import polyloss_lightning as poly
 
 CLASSES = 5
 
@@ -20,19 +20,19 @@ def mixed(request):
 
 
 REFERENCES = {
-    "cross_entropy": (pl.Poly1CrossEntropyLoss, {}, F.cross_entropy),
+    "cross_entropy": (poly.Poly1CrossEntropyLoss, {}, F.cross_entropy),
     "cross_entropy-smoothed": (
-        pl.Poly1CrossEntropyLoss,
+        poly.Poly1CrossEntropyLoss,
         {"label_smoothing": 0.1},
         lambda x, q: F.cross_entropy(x, q, label_smoothing=0.1),
     ),
     "focal": (
-        pl.Poly1FocalLoss,
+        poly.Poly1FocalLoss,
         {"gamma": 2.0},
         lambda x, q: -(q * (1 - x.softmax(1)) ** 2 * x.log_softmax(1)).sum(1).mean(),
     ),
-    "binary": (pl.Poly1BCEWithLogitsLoss, {}, F.binary_cross_entropy_with_logits),
-    "sigmoid_focal": (pl.Poly1SigmoidFocalLoss, {}, lambda x, q: sigmoid_focal_loss(x, q, reduction="mean")),
+    "binary": (poly.Poly1BCEWithLogitsLoss, {}, F.binary_cross_entropy_with_logits),
+    "sigmoid_focal": (poly.Poly1SigmoidFocalLoss, {}, lambda x, q: sigmoid_focal_loss(x, q, reduction="mean")),
 }
 
 
@@ -47,8 +47,8 @@ def test_the_correction_is_mixed_like_the_loss(mixed, module, options, reference
     hard = target.new_tensor([[1, 0, 0, 0, 0], [0, 0, 1, 0, 0]])
     share = 0.3
     blended = share * hard[:1] + (1 - share) * hard[1:]
-    loss = module(2.0, **options, **({"gamma": 0.0} if module is pl.Poly1SigmoidFocalLoss else {}))
-    if module is pl.Poly1SigmoidFocalLoss:
+    loss = module(2.0, **options, **({"gamma": 0.0} if module is poly.Poly1SigmoidFocalLoss else {}))
+    if module is poly.Poly1SigmoidFocalLoss:
         loss.alpha = -1.0  # alpha and gamma act on the blended target, not on its parts
     parts = share * loss(input[:1], hard[:1]) + (1 - share) * loss(input[:1], hard[1:])
     torch.testing.assert_close(loss(input[:1], blended), parts)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import polyloss_lightning as pl
+import polyloss_lightning as poly
 
 # torch compiles its decompositions for forward mode with its own deprecated function.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script.* is deprecated:FutureWarning")
@@ -26,7 +26,7 @@ def multi_hot(n):
     return torch.rand(n, CLASSES, dtype=torch.float64).round().index_fill(0, torch.tensor([0]), -100)
 
 
-CE = pl.Poly1CrossEntropyLoss
+CE = poly.Poly1CrossEntropyLoss
 SMOOTHED = {"weight": WEIGHT, "label_smoothing": 0.1, "num_terms": 3}
 FAMILY = {
     "cross_entropy": (CE, {}, index),
@@ -37,16 +37,16 @@ FAMILY = {
     "cross_entropy-soft-weight": (CE, {"weight": WEIGHT}, soft),
     "cross_entropy-soft-smoothing": (CE, {"label_smoothing": 0.1}, soft),
     "cross_entropy-soft-smoothing-weight": (CE, SMOOTHED, soft),
-    "focal": (pl.Poly1FocalLoss, {"gamma": 2.0}, index),
-    "focal-fraction": (pl.Poly1FocalLoss, {"gamma": 0.5, "weight": WEIGHT, "label_smoothing": 0.1}, index),
-    "focal-soft": (pl.Poly1FocalLoss, {"gamma": 1.5, "num_terms": 3}, soft),
-    "binary": (pl.Poly1BCEWithLogitsLoss, {"pos_weight": WEIGHT}, multi_hot),
-    "binary-soft": (pl.Poly1BCEWithLogitsLoss, {"weight": WEIGHT, "num_terms": 3}, soft),
-    "sigmoid_focal": (pl.Poly1SigmoidFocalLoss, {}, multi_hot),
-    "sigmoid_focal-fraction": (pl.Poly1SigmoidFocalLoss, {"gamma": 0.5, "weight": WEIGHT}, multi_hot),
-    "sigmoid_focal-soft": (pl.Poly1SigmoidFocalLoss, {"gamma": 1.5, "alpha": -1, "num_terms": 3}, soft),
-    "sigmoid_focal-index": (pl.Poly1SigmoidFocalLoss, {"target_format": "class_index"}, index),
-    "sigmoid_focal-alpha": (pl.Poly1SigmoidFocalLoss, {"alpha": [0.1, 0.9, 0.0, 1.0]}, multi_hot),
+    "focal": (poly.Poly1FocalLoss, {"gamma": 2.0}, index),
+    "focal-fraction": (poly.Poly1FocalLoss, {"gamma": 0.5, "weight": WEIGHT, "label_smoothing": 0.1}, index),
+    "focal-soft": (poly.Poly1FocalLoss, {"gamma": 1.5, "num_terms": 3}, soft),
+    "binary": (poly.Poly1BCEWithLogitsLoss, {"pos_weight": WEIGHT}, multi_hot),
+    "binary-soft": (poly.Poly1BCEWithLogitsLoss, {"weight": WEIGHT, "num_terms": 3}, soft),
+    "sigmoid_focal": (poly.Poly1SigmoidFocalLoss, {}, multi_hot),
+    "sigmoid_focal-fraction": (poly.Poly1SigmoidFocalLoss, {"gamma": 0.5, "weight": WEIGHT}, multi_hot),
+    "sigmoid_focal-soft": (poly.Poly1SigmoidFocalLoss, {"gamma": 1.5, "alpha": -1, "num_terms": 3}, soft),
+    "sigmoid_focal-index": (poly.Poly1SigmoidFocalLoss, {"target_format": "class_index"}, index),
+    "sigmoid_focal-alpha": (poly.Poly1SigmoidFocalLoss, {"alpha": [0.1, 0.9, 0.0, 1.0]}, multi_hot),
 }
 
 
@@ -144,10 +144,10 @@ class TestCompile:
 @pytest.mark.parametrize(
     ("function", "targets"),
     [
-        (pl.poly1_cross_entropy, index),
-        (pl.poly1_focal_loss, index),
-        (pl.poly1_binary_cross_entropy_with_logits, multi_hot),
-        (pl.poly1_sigmoid_focal_loss, multi_hot),
+        (poly.poly1_cross_entropy, index),
+        (poly.poly1_focal_loss, index),
+        (poly.poly1_binary_cross_entropy_with_logits, multi_hot),
+        (poly.poly1_sigmoid_focal_loss, multi_hot),
     ],
 )
 def test_a_moving_epsilon_of_the_function_needs_two_graphs(function, targets):
@@ -159,7 +159,7 @@ def test_a_moving_epsilon_of_the_function_needs_two_graphs(function, targets):
 
 
 @pytest.mark.parametrize(
-    ("function", "targets"), [(pl.poly1_focal_loss, index), (pl.poly1_sigmoid_focal_loss, multi_hot)]
+    ("function", "targets"), [(poly.poly1_focal_loss, index), (poly.poly1_sigmoid_focal_loss, multi_hot)]
 )
 def test_a_moving_gamma_of_the_function_compiles(function, targets):
     input, target = batch(targets)
@@ -212,5 +212,5 @@ def test_fake_tensors_have_the_shape_and_dtype_of_the_loss(module, options, targ
 
 def test_epsilon_zero_under_vmap_is_torch_under_vmap():
     input, target = torch.randn(3, 5, CLASSES), torch.randint(CLASSES, (3, 5))
-    ours = torch.vmap(lambda input, target: pl.poly1_cross_entropy(input, target, 0.0))(input, target)
+    ours = torch.vmap(lambda input, target: poly.poly1_cross_entropy(input, target, 0.0))(input, target)
     torch.testing.assert_close(ours, torch.vmap(F.cross_entropy)(input, target))
