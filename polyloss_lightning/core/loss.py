@@ -142,7 +142,7 @@ class _ClosedForm(torch.autograd.Function):
         scaled, limit = 0.0, None
         if input.numel() >= _BLOCK:
             limit = _limit(input, link.temporaries(input, target, polynomial, dtype))
-            if reduction == "mean" and link.sums_classes and input.is_cpu and not is_in_torch_dispatch_mode():
+            if reduction == "mean" and type(link) is Softmax and input.is_cpu and not is_in_torch_dispatch_mode():
                 scaled = link.denominator(target, input)  # saves backward a pass over the gradient
         scale = 1 / scaled if scaled else 1.0
         if limit is None:
@@ -155,12 +155,12 @@ class _ClosedForm(torch.autograd.Function):
             value, denominator = _in_blocks(
                 link, input, target, polynomial, dtype, scale, gradient, observed, limit, reduction == "none"
             )
-        count = input.numel() // (input.shape[min(1, input.dim() - 1)] if link.sums_classes else 1)
+        count = input.numel() // (input.shape[min(1, input.dim() - 1)] if type(link) is Softmax else 1)
         if seen is not None and observed is not None:
             number = value.new_full((), count) if denominator is None else denominator
             seen.append(observed._replace(denominator=number))
         if reduction == "none":
-            loss = value.squeeze(min(1, input.dim() - 1)) if link.sums_classes else value
+            loss = value.squeeze(min(1, input.dim() - 1)) if type(link) is Softmax else value
         elif reduction == "mean" and denominator is None:
             loss = value.mean() if value.dim() > 0 else value / count
         else:
@@ -172,7 +172,8 @@ class _ClosedForm(torch.autograd.Function):
                 # The mean of nothing is NaN and its gradient infinite, but none of that reaches the logits.
                 counted = counted.masked_fill((loss == 0) & (counted == 0), torch.inf)
             ctx.save_for_backward(input, target, gradient, counted)
-        return loss / denominator if reduction == "mean" and denominator is not None else loss
+        mean: Tensor = loss / denominator if reduction == "mean" and denominator is not None else loss
+        return mean
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -187,7 +188,7 @@ class _ClosedForm(torch.autograd.Function):
             factor = grad / counted
         elif ctx.reduction == "mean":
             factor = (grad.item() if grad.is_cpu and not is_in_torch_dispatch_mode() else grad) / ctx.count
-        elif ctx.reduction == "none" and ctx.link.sums_classes:
+        elif ctx.reduction == "none" and type(ctx.link) is Softmax:
             factor = grad.unsqueeze(min(1, grad.dim()))
         # In place unless the graph is kept for another backward pass.
         if _keeps_graph():
@@ -241,7 +242,7 @@ def _in_blocks(
         if elementwise:
             if values is None:
                 shape = list(input.shape)
-                if link.sums_classes:
+                if type(link) is Softmax:
                     shape[min(1, input.dim() - 1)] = 1
                 values = value.new_empty(shape)
             values[block].copy_(value)

@@ -128,7 +128,7 @@ def value(
 def value_and_slope(
     nll: Tensor,
     one_minus_p: Tensor,
-    p: Tensor | None,
+    p: Tensor,
     epsilon: Sequence[float],
     gamma: float = 0.0,
     num_terms: int | None = None,
@@ -146,7 +146,7 @@ def value_and_slope(
     Args:
         nll: negative log-likelihood :math:`-\log P_t` of each entry.
         one_minus_p: :math:`1-P_t` of each entry, with all its digits.
-        p: :math:`P_t` of each entry; Poly-1 cross-entropy does not need it.
+        p: :math:`P_t` of each entry, with all its digits; Poly-1 cross-entropy does not need it.
         epsilon: perturbation of the first coefficients, one number each.
         gamma: focusing exponent, at least 0.
         num_terms: keep only the first terms of the series; None keeps all.
@@ -158,12 +158,12 @@ def value_and_slope(
     """
     if num_terms is None and len(epsilon) == 1:  # in one operation each
         value = torch.add(nll, one_minus_p, alpha=epsilon[0])
-        slope = torch.rsub(one_minus_p, 1 + epsilon[0], alpha=epsilon[0])
+        slope = torch.rsub(one_minus_p, 1 + epsilon[0], alpha=epsilon[0])  # = u + P (1 + eps), with P = 1 - u
     elif num_terms is None:
-        value = torch.addcmul(nll, one_minus_p, _horner(epsilon, one_minus_p))
+        value = nll + one_minus_p * _horner(epsilon, one_minus_p)
         times_j = [1 + epsilon[0], *(j * e for j, e in enumerate(epsilon[1:], start=2))]
         # 1 is written as u + P: for epsilon -1 the slope begins with u itself, of which 1 - P would lose the digits.
-        slope = torch.addcmul(one_minus_p, p, _horner(times_j, one_minus_p))
+        slope = one_minus_p + p * _horner(times_j, one_minus_p)
     else:
         kept = coefficients(num_terms, epsilon)
         value = one_minus_p * _horner(kept, one_minus_p)

@@ -1,6 +1,6 @@
 """The sigmoid links: every element of the input is a two-class problem of its own."""
 
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
@@ -22,9 +22,10 @@ _TARGET_FORMATS = get_args(TargetFormat)  # outside of the functions, because to
 class Sigmoid(NamedTuple):
     """Elements as in :func:`torch.nn.functional.binary_cross_entropy_with_logits`.
 
-    Each element gives two entries, stacked along a new first dimension: the positive with probability ``sigmoid(x)`` and
-    weight ``q``, the negative with probability ``sigmoid(-x)`` and weight ``1 - q``. The class index of both is their
-    index along dimension 1; if there is only one logit per sample, it is 1 for the positive and 0 for the negative.
+    Each element gives two entries, stacked along a new first dimension: the positive with probability ``sigmoid(x)``
+    and weight ``q``, the negative with probability ``sigmoid(-x)`` and weight ``1 - q``. The class index of both is
+    their index along dimension 1; if there is only one logit per sample, it is 1 for the positive and 0 for the
+    negative.
 
     Args:
         weight: factor of each element, broadcast to the logits.
@@ -35,7 +36,6 @@ class Sigmoid(NamedTuple):
     weight: Tensor | None = None
     pos_weight: Tensor | None = None
     ignore_index: int = -100
-    sums_classes = False  # there is one loss per element
 
     def check_options(self) -> None:
         """Raise ``TypeError`` unless ``ignore_index`` is an integer."""
@@ -98,8 +98,8 @@ class Sigmoid(NamedTuple):
 class SigmoidFocal(NamedTuple):
     """Elements as in :func:`torchvision.ops.sigmoid_focal_loss`, also for soft targets.
 
-    The entries are those of :class:`Sigmoid`, weighted by ``alpha q + (1 - alpha)(1 - q)``; gamma acts on one ``1 - Pt``
-    per element, with ``Pt = p q + (1 - p)(1 - q)``.
+    The entries are those of :class:`Sigmoid`, weighted by ``alpha q + (1 - alpha)(1 - q)``; gamma acts on one
+    ``1 - Pt`` per element, with ``Pt = p q + (1 - p)(1 - q)``.
 
     Args:
         alpha: weight of the positives, the negatives have ``1 - alpha``; -1 weighs neither. A tensor of shape ``(C)``
@@ -113,7 +113,6 @@ class SigmoidFocal(NamedTuple):
     weight: Tensor | None = None
     ignore_index: int = -100
     target_format: TargetFormat = "multi_hot"
-    sums_classes = False  # there is one loss per element
 
     def check_options(self) -> None:
         """Raise ``TypeError`` or ``ValueError`` if an option is out of its range."""
@@ -134,12 +133,12 @@ class SigmoidFocal(NamedTuple):
             indices = target.dtype in (torch.int64, torch.uint8)
             if input.dim() == 0 or not indices or target.shape != input.shape[:dim] + input.shape[dim + 1 :]:
                 refuse_class_indices(input, target)
-        if isinstance(self.alpha, Tensor) and self.alpha.dim() > 0:
-            if input.dim() == 0 or self.alpha.shape != (input.shape[dim],):
-                raise ValueError(
-                    f"`alpha` must be a number or hold one number per class along axis {max(dim, 0)} of `input`, of "
-                    f"shape {tuple(input.shape)}, got shape {tuple(self.alpha.shape)}"
-                )
+        expected = () if input.dim() == 0 else (input.shape[dim],)
+        if isinstance(self.alpha, Tensor) and self.alpha.shape not in ((), expected):
+            raise ValueError(
+                f"`alpha` must be a number or hold one number per class along axis {max(dim, 0)} of `input`, of "
+                f"shape {tuple(input.shape)}, got shape {tuple(self.alpha.shape)}"
+            )
         _check_broadcast("weight", self.weight, input)
         if target.is_floating_point():
             dtype = torch.promote_types(dtype, target.dtype)  # as torchvision's loss
@@ -156,10 +155,8 @@ class SigmoidFocal(NamedTuple):
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "SigmoidFocal":
         """Return the link of one block of ``input``."""
         alpha = self._alpha(input)
-        return self._replace(
-            alpha=_slice(alpha, input, block) if isinstance(alpha, Tensor) else self.alpha,
-            weight=_slice(self.weight, input, block),
-        )
+        alpha = alpha.expand(input.shape)[block] if isinstance(alpha, Tensor) else self.alpha
+        return self._replace(alpha=alpha, weight=_slice(self.weight, input, block))
 
     def entries(self, input: Tensor, target: Tensor) -> Entries:
         """Return the log-probability and the weight of each entry.
@@ -177,7 +174,7 @@ class SigmoidFocal(NamedTuple):
         entries = _two_entries(input, *elements(input, target, self.ignore_index), *dtypes)
         share, alpha = entries.weight, self._alpha(input)
         # 1 - Pt = q (1 - p) + (1 - q) p, a sum of positive parts: nothing cancels as Pt nears 1.
-        focal_base = (share * entries.one_minus_p).sum(0).expand_as(share)
+        focal_base = (share * cast(Tensor, entries.one_minus_p)).sum(0).expand_as(share)
         if alpha is not None:
             alpha = alpha.to(share.dtype) if isinstance(alpha, Tensor) else alpha
             share = share * (share[:1] * alpha + share[1:] * (1 - alpha))

@@ -124,7 +124,7 @@ def _one_entry(x: Tensor, q: Tensor, polynomial: Polynomial, out: Tensor) -> tup
     y = torch.rsub(q, 1, alpha=2)
     x = x * y
     small, one_minus_pt = _sigmoid(x)
-    pt = None if polynomial.is_poly1() else torch.sigmoid(-x)
+    pt = one_minus_pt if polynomial.is_poly1() else torch.sigmoid(-x)  # Poly-1 does not need it
     nll = x.relu_().sub_(small)  # -log sigmoid(-x) = max(x, 0) - log sigmoid(|x|)
     value, slope = value_and_slope(nll, one_minus_pt, pt, *polynomial)
     return value, torch.mul(slope.mul_(one_minus_pt), y, out=out), small  # dx = y (1 - Pt) A

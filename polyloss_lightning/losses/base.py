@@ -12,7 +12,6 @@ from torch.utils.hooks import RemovableHandle
 
 from polyloss_lightning.core import (
     Entries,
-    Link,
     Observer,
     Polynomial,
     Reduction,
@@ -30,9 +29,9 @@ class PolyLoss(nn.Module):
 
     No loss adds a key to a ``state_dict``: epsilon is a plain number, class weights are non-persistent buffers.
 
-    To write a loss of your own, override :meth:`entries`, which returns a log-probability and a weight for each entry;
-    everything else (Poly-N, ``num_terms``, reductions, observers, ``base_loss``, annealing, checkpoints) follows from it.
-    Set the attribute ``gamma`` if the loss has one. The result is the formula of the entries, differentiated by autograd.
+    To write a loss of your own, override :meth:`entries`, which returns a log-probability and a weight for each entry.
+    Everything else follows: Poly-N, ``num_terms``, reductions, observers, ``base_loss``, annealing, checkpoints.
+    Set the attribute ``gamma`` if the loss has one. Autograd differentiates the formula of the entries.
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
@@ -60,6 +59,7 @@ class PolyLoss(nn.Module):
     """
 
     gamma: float = 0.0
+    link_type: type[Softmax] | type[Sigmoid] | type[SigmoidFocal] | None = None
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class PolyLoss(nn.Module):
         num_terms: int | None = None,
     ) -> None:
         super().__init__()
-        if type(self).entries is PolyLoss.entries and type(self).link is PolyLoss.link:
+        if type(self).entries is PolyLoss.entries and self.link_type is None:
             raise TypeError(f"{type(self).__name__} must override `entries`, which returns what enters the polynomial")
         check_reduction(reduction)
         self.reduction = reduction
@@ -92,26 +92,29 @@ class PolyLoss(nn.Module):
         # A list: torch.compile takes the floats in it as inputs, and those in a tuple as constants (a graph each).
         self._epsilon = list(new)
 
-    def link(self) -> Link:
-        """Return what turns logits and target into entries, with the options of this loss as they are now."""
-        return self
+    def link(self) -> Any:
+        """Return the link with the options of this loss as they are now."""
+        # Its fields have the names of the options.
+        return self.link_type(*[getattr(self, name) for name in self.link_type._fields]) if self.link_type else self
 
     def entries(self, input: Tensor, target: Tensor) -> Entries:
         """Return what enters the polynomial: the log-probability and the weight of each entry."""
-        return self.link().entries(input, target)
+        entries: Entries = self.link().entries(input, target)
+        return entries
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of ``input`` and ``target``; shapes as in the class docstring."""
-        # A subclass or an instance may have entries of its own: then the loss is their formula.
-        own = type(self).entries is not PolyLoss.entries or "entries" in self.__dict__
-        polynomial = Polynomial(self._epsilon, self.gamma, self.num_terms)
-        on_entries = self._notify if self._observers else None
-        return loss(self if own else self.link(), input, target, polynomial, self.reduction, on_entries)
+        return self._loss(input, target, Polynomial(self._epsilon, self.gamma, self.num_terms), bool(self._observers))
 
     def base_loss(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss without epsilon and with every term: torch's own. It does not move with epsilon."""
+        return self._loss(input, target, Polynomial((0.0,), self.gamma), observed=False)
+
+    def _loss(self, input: Tensor, target: Tensor, polynomial: Polynomial, observed: bool) -> Tensor:
+        # A subclass or an instance may have entries of its own: then the loss is their formula.
         own = type(self).entries is not PolyLoss.entries or "entries" in self.__dict__
-        return loss(self if own else self.link(), input, target, Polynomial((0.0,), self.gamma), self.reduction)
+        on_entries = self._notify if observed else None
+        return loss(self if own else self.link(), input, target, polynomial, self.reduction, on_entries)
 
     def register_observer(self, observer: Observer) -> RemovableHandle:
         """Call ``observer`` with the :class:`~polyloss_lightning.core.Observation` of every later call.

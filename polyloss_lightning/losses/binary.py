@@ -29,31 +29,21 @@ def poly1_binary_cross_entropy_with_logits(
 
     Args:
         input: logits of any shape. Half precision is computed in float32.
-        target: probability of the positive for each element, shaped as ``input``; integers and booleans count as
-            0 and 1.
-        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
-        weight: factor of each element, of a shape that broadcasts to ``input``; it multiplies every term.
-        ignore_index: elements with this target do not count, so ``target.masked_fill(~mask, -100)`` masks them.
+        target: probability of the positive for each element, shaped as ``input``; integers and booleans count as 0
+            and 1.
+        epsilon: as the other arguments, errors and references, see :class:`Poly1BCEWithLogitsLoss`.
+        weight: factor of each element, of a shape that broadcasts to ``input``.
+        ignore_index: elements with this target do not count.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count, not
             by their weights (as in torch).
-        pos_weight: factor of the positives, of a shape that broadcasts to ``input``; it multiplies every term.
-        num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
-
-    Shape:
-        Output: a scalar, or for ``"none"`` the shape of ``input``.
-
-    Raises:
-        TypeError: if ``epsilon`` is not numeric, or a dtype does not fit.
-        ValueError: if ``epsilon`` is not finite, or shapes or options do not fit.
+        pos_weight: factor of the positives, of a shape that broadcasts to ``input``.
+        num_terms: keep only the first terms of the series.
 
     Example:
         >>> import torch
         >>> input, target = torch.tensor([2.0, -1.0, 0.0]), torch.tensor([1.0, 0.0, 0.5])
         >>> poly1_binary_cross_entropy_with_logits(input, target, epsilon=1.0, reduction="none")
         tensor([0.2461, 0.5822, 1.1931])
-
-    Reference:
-        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
     """
     return checked_loss(
         Sigmoid(weight, pos_weight, ignore_index), input, target, epsilon, reduction, num_terms=num_terms
@@ -97,6 +87,7 @@ class Poly1BCEWithLogitsLoss(PolyLoss):
         Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
     """
 
+    link_type = Sigmoid
     weight: Tensor | None
     pos_weight: Tensor | None
 
@@ -115,7 +106,3 @@ class Poly1BCEWithLogitsLoss(PolyLoss):
         self.register_buffer("pos_weight", weight_tensor(pos_weight, "pos_weight"), persistent=False)
         self.ignore_index = ignore_index
         self.link().check_options()
-
-    def link(self) -> Sigmoid:
-        """Return the rules of :class:`torch.nn.BCEWithLogitsLoss`, with the options of this loss."""
-        return Sigmoid(self.weight, self.pos_weight, self.ignore_index)

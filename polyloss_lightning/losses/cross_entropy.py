@@ -29,30 +29,20 @@ def poly1_cross_entropy(
     Args:
         input: logits, shape ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``. Half precision is computed in float32.
         target: class indices, shape ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities shaped as ``input``.
-        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
-        weight: class weights, shape ``(C)``; they multiply the whole polynomial, not the cross-entropy alone.
-        ignore_index: class index whose samples do not count; for class indices only.
+        epsilon: as the other arguments, errors and references, see :class:`Poly1CrossEntropyLoss`.
+        weight: class weights, shape ``(C)``.
+        ignore_index: class index whose samples do not count.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the total weight of the samples that
             count for class indices, and by the number of samples for probabilities, so turning on mixup changes the
             scale of a class-weighted loss (as in torch).
-        label_smoothing: share of each target spread evenly over the classes, in [0, 1].
-        num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
-
-    Shape:
-        Output: a scalar, or for ``"none"`` the shape of ``input`` without the class axis.
-
-    Raises:
-        TypeError: if ``epsilon`` is not numeric, or a dtype is not one that torch takes.
-        ValueError: if ``epsilon`` is not finite, or shapes or options do not fit.
+        label_smoothing: share of each target spread evenly over the classes.
+        num_terms: keep only the first terms of the series.
 
     Example:
         >>> import torch
         >>> input, target = torch.tensor([[4.0, 2.0, 1.0], [0.0, 5.0, 1.0]]), torch.tensor([0, 1])
         >>> poly1_cross_entropy(input, target, epsilon=2.0, reduction="none")
         tensor([0.4823, 0.0736])
-
-    Reference:
-        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
     """
     return checked_loss(
         Softmax(weight, ignore_index, label_smoothing), input, target, epsilon, reduction, num_terms=num_terms
@@ -99,6 +89,7 @@ class Poly1CrossEntropyLoss(PolyLoss):
         Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
     """
 
+    link_type = Softmax
     weight: Tensor | None
 
     def __init__(
@@ -116,7 +107,3 @@ class Poly1CrossEntropyLoss(PolyLoss):
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
         self.link().check_options()
-
-    def link(self) -> Softmax:
-        """Return the rules of :class:`torch.nn.CrossEntropyLoss`, with the options of this loss."""
-        return Softmax(self.weight, self.ignore_index, self.label_smoothing)

@@ -32,32 +32,19 @@ def poly1_focal_loss(
     Args:
         input: logits, shape ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``. Half precision is computed in float32.
         target: class indices, shape ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities shaped as ``input``.
-        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
-        gamma: focusing exponent, at least 0; fractions too have finite gradients.
-        weight: class weights, shape ``(C)``; they multiply the whole polynomial. This is where RetinaNet's alpha goes,
-            one for each class.
-        ignore_index: class index whose samples do not count; for class indices only.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``, with the denominators of cross-entropy: the total weight of the
-            samples that count for class indices, the number of samples for probabilities.
-        label_smoothing: share of each target spread evenly over the classes, in [0, 1].
-        num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
-
-    Shape:
-        Output: a scalar, or for ``"none"`` the shape of ``input`` without the class axis.
-
-    Raises:
-        TypeError: if ``epsilon`` or ``gamma`` is not numeric, or a dtype is not one that torch takes.
-        ValueError: if ``epsilon`` is not finite, ``gamma`` negative or not finite, or shapes or options do not fit.
+        epsilon: as the other arguments, errors and references, see :class:`Poly1FocalLoss`.
+        gamma: focusing exponent.
+        weight: class weights, shape ``(C)``.
+        ignore_index: class index whose samples do not count.
+        reduction: as in :func:`~polyloss_lightning.functional.poly1_cross_entropy`.
+        label_smoothing: share of each target spread evenly over the classes.
+        num_terms: keep only the first terms of the series.
 
     Example:
         >>> import torch
         >>> input, target = torch.tensor([[4.0, 2.0, 1.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 1])
         >>> poly1_focal_loss(input, target, epsilon=1.0, reduction="none")
         tensor([0.0080, 0.1752])
-
-    Reference:
-        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022;
-        Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
     """
     return checked_loss(
         Softmax(weight, ignore_index, label_smoothing),
@@ -110,6 +97,7 @@ class Poly1FocalLoss(PolyLoss):
         Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
     """
 
+    link_type = Softmax
     weight: Tensor | None
 
     def __init__(
@@ -129,7 +117,3 @@ class Poly1FocalLoss(PolyLoss):
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
         self.link().check_options()
-
-    def link(self) -> Softmax:
-        """Return the rules of :class:`torch.nn.CrossEntropyLoss`, with the options of this loss."""
-        return Softmax(self.weight, self.ignore_index, self.label_smoothing)

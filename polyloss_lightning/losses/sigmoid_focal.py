@@ -41,35 +41,20 @@ def poly1_sigmoid_focal_loss(
         input: logits of any shape. Half precision is computed in float32.
         target: probability of the positive for each element, shaped as ``input`` (integers and booleans count as 0
             and 1), or class indices: see ``target_format``.
-        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
-        alpha: weight of the positives in [0, 1], on every term; the negatives have ``1 - alpha``. -1 weighs neither. A
-            tensor of shape ``(C)`` holds one number for each class along axis 1 (the only one of unbatched input).
-        gamma: focusing exponent, at least 0; fractions too have finite gradients.
-        weight: factor of each element, of a shape that broadcasts to ``input``; it multiplies every term.
-        ignore_index: elements with this target do not count, so ``target.masked_fill(~mask, -100)`` masks them;
-            for class indices all elements of the sample.
+        epsilon: as the other arguments, errors and references, see :class:`Poly1SigmoidFocalLoss`.
+        alpha: weight of the positives; a tensor holds one number per class.
+        gamma: focusing exponent.
+        weight: factor of each element, of a shape that broadcasts to ``input``.
+        ignore_index: elements with this target do not count.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count.
-        target_format: ``"multi_hot"`` for one target per element, ``"class_index"`` for one class index per sample, of
-            shape ``()``, ``(N)`` or ``(N, d1, ..., dk)`` for ``input`` of shape ``(C)``, ``(N, C)`` or
-            ``(N, C, d1, ..., dk)``, which is taken one-hot.
-        num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
-
-    Shape:
-        Output: a scalar, or for ``"none"`` the shape of ``input``.
-
-    Raises:
-        TypeError: if ``epsilon``, ``alpha`` or ``gamma`` is not numeric, or a dtype does not fit.
-        ValueError: if an option is out of its range, or shapes do not fit.
+        target_format: ``"multi_hot"`` or ``"class_index"``.
+        num_terms: keep only the first terms of the series.
 
     Example:
         >>> import torch
         >>> input, target = torch.tensor([2.0, -1.0, 0.0]), torch.tensor([1.0, 0.0, 0.5])
         >>> poly1_sigmoid_focal_loss(input, target, epsilon=1.0, reduction="none")
         tensor([0.0009, 0.0316, 0.1491])
-
-    Reference:
-        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022;
-        Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
     """
     return checked_loss(
         SigmoidFocal(alpha, weight, ignore_index, target_format),
@@ -126,6 +111,7 @@ class Poly1SigmoidFocalLoss(PolyLoss):
         Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
     """
 
+    link_type = SigmoidFocal
     alpha: float | Tensor
     weight: Tensor | None
 
@@ -152,10 +138,6 @@ class Poly1SigmoidFocalLoss(PolyLoss):
         self.ignore_index = ignore_index
         self.target_format = target_format
         self.link().check_options()
-
-    def link(self) -> SigmoidFocal:
-        """Return the rules of ``torchvision.ops.sigmoid_focal_loss``, with the options of this loss."""
-        return SigmoidFocal(self.alpha, self.weight, self.ignore_index, self.target_format)
 
 
 def _alpha_of_classes(alpha: Tensor | Sequence[float]) -> Tensor:
