@@ -1,15 +1,16 @@
-"""Head, middle and tail: the thirds of the classes by training count."""
+"""Dividing classes into head, middle and tail by the number of their training samples."""
 
 from collections.abc import Sequence
 
 
-def thirds(counts: Sequence[float]) -> dict[str, list[int]]:
-    """Class indices of head, middle and tail: the thirds of the classes, most frequent first.
+def head_middle_tail(counts: Sequence[float]) -> dict[str, list[int]]:
+    """Return the class indices of head, middle and tail, three groups of about the same number of classes.
 
-    Empty where there are no thirds: fewer than three classes, or all equally frequent.
+    The head contains the most frequent classes and the tail the rarest ones. Within a group the most frequent class
+    comes first. The result is empty if there are fewer than three classes, or if all are equally frequent.
 
     Example:
-        >>> thirds([5, 40, 8, 100])
+        >>> head_middle_tail([5, 40, 8, 100])
         {'head': [3, 1], 'middle': [2], 'tail': [0]}
     """
     size = len(counts)

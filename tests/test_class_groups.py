@@ -2,12 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyloss_lightning.class_groups import thirds
+from polyloss_lightning.class_groups import head_middle_tail
 
 
 @given(st.lists(st.integers(0, 1000), min_size=3, max_size=200).filter(lambda counts: len(set(counts)) > 1))
 def test_thirds_part_the_classes_by_count_into_sizes_that_differ_by_one_at_most(counts):
-    head, middle, tail = thirds(counts).values()
+    head, middle, tail = head_middle_tail(counts).values()
     assert sorted([*head, *middle, *tail]) == list(range(len(counts)))
     assert max(map(len, (head, middle, tail))) - min(map(len, (head, middle, tail))) <= 1
     ordered = [counts[index] for index in (*head, *middle, *tail)]
@@ -16,4 +16,4 @@ def test_thirds_part_the_classes_by_count_into_sizes_that_differ_by_one_at_most(
 
 @pytest.mark.parametrize("counts", [[], [4], [4, 2], [3, 3, 3, 3]])
 def test_few_or_equally_frequent_classes_have_no_thirds(counts):
-    assert thirds(counts) == {}
+    assert head_middle_tail(counts) == {}

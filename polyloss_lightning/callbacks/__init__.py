@@ -1,4 +1,4 @@
-"""Callbacks: epsilon on a schedule, and the terms as they are learned."""
+"""Callbacks that schedule epsilon, monitor the polynomial terms, and replace the losses of a module."""
 
 from polyloss_lightning.callbacks.epsilon_scheduler import EpsilonScheduler
 from polyloss_lightning.callbacks.loss_override import PolyLossOverride

@@ -1,4 +1,4 @@
-"""The base class of callbacks that both names of Lightning accept."""
+"""The base class of our callbacks, accepted by both ``lightning.pytorch`` and ``pytorch_lightning``."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,8 @@ else:
     else:
 
         class Callback(pl.Callback, _OtherCallback):
-            """A callback of ``lightning.pytorch`` and of ``pytorch_lightning``.
+            """A callback of both ``lightning.pytorch`` and ``pytorch_lightning``.
 
-            Their Trainers call whatever has the hooks, but the LightningCLI of each takes only its own class.
+            The Trainers accept any object with the right hooks, but each LightningCLI accepts only callbacks that
+            derive from the ``Callback`` class of its own package.
             """

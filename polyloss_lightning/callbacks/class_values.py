@@ -1,4 +1,4 @@
-"""From per-class vectors to what is logged: one value a class, and the thirds of the classes by training count."""
+"""Turning per-class vectors into logged values: one per class, and one each for head, middle and tail classes."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import lightning.pytorch as pl
 
-from polyloss_lightning.class_groups import thirds
+from polyloss_lightning.class_groups import head_middle_tail
 from polyloss_lightning.core import Observable
 from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
 from polyloss_lightning.record import ClassRecord
@@ -16,49 +16,51 @@ _NAMES = ("pt", "first_term_share", "first_term_gradient")
 
 
 def class_values(values: Vectors, counts: Sequence[float] | None) -> dict[str, float]:
-    """``{name}_class/{k}`` for the classes that had any weight, and ``{name}_head``, ``_middle`` and ``_tail``.
+    """Return ``{name}_class/{k}`` for each class with nonzero weight, and ``{name}_head``, ``_middle`` and ``_tail``.
 
-    A third's Pt and share are weighted means over its entries, its gradient is the sum over its classes.
+    Pt and the first-term share of a group of classes are weighted means over its entries. Its gradient is the sum over
+    its classes.
 
     Args:
         values: the ``class_...`` vectors of :class:`~polyloss_lightning.metrics.PolynomialTerms`, as lists.
-        counts: training samples of each class, if known.
+        counts: number of training samples of each class, if known.
     """
     weight = values["class_weight"]
     seen = [k for k, total in enumerate(weight) if total > 0]
     result = {f"{name}_class/{k}": values[f"class_{name}"][k] for name in _NAMES for k in seen}
-    for third, classes in thirds(counts or ()).items():
+    for group, classes in head_middle_tail(counts or ()).items():
         present = [k for k in classes if weight[k] > 0]
         total = sum(weight[k] for k in present)
         for name in _NAMES:
             vector = values[f"class_{name}"]
             if name == "first_term_gradient":
-                result[f"{name}_{third}"] = sum(vector[k] for k in classes)
+                result[f"{name}_{group}"] = sum(vector[k] for k in classes)
             elif total > 0:
-                result[f"{name}_{third}"] = sum(weight[k] * vector[k] for k in present) / total
+                result[f"{name}_{group}"] = sum(weight[k] * vector[k] for k in present) / total
     return result
 
 
 def class_record(values: Vectors) -> ClassRecord:
-    """The same vectors as they go into the record."""
+    """Return the vectors in the form in which the record stores them."""
     return ClassRecord(*(values[f"class_{field.name}"] for field in fields(ClassRecord)))
 
 
 def counts_seen(values: Vectors, loss: Observable) -> list[float] | None:
-    """Training count of each class from what ``loss`` saw in an epoch, or None if that does not tell.
+    """Return the training count of each class as derived from one epoch of ``loss``, or None if it is not known.
 
-    A softmax loss says what its class weights and its smoothing are: without them its weights are counts, for
-    class indices, soft and smoothed targets alike. Of another loss only the number of entries is known, which is the
-    same for every class where each sample has an entry of each class; then nothing tells.
+    For a softmax loss the counts follow from the total weight of each class, once the class weights and the label
+    smoothing of the loss are divided out. This holds for class indices, soft targets and smoothed targets alike. For
+    any other loss only the number of entries per class is known. If every sample has an entry for each class, these
+    numbers are all equal and contain no information, so the result is None.
     """
     counts = _unweighted(values["class_weight"], loss) or values["class_count"]
     present = [count for count in counts if count > 0]
-    told = len(present) > 1 and max(present) - min(present) > 1e-6 * max(present)
-    return counts if told else None
+    differ = len(present) > 1 and max(present) - min(present) > 1e-6 * max(present)
+    return counts if differ else None
 
 
 def _unweighted(weight: Sequence[float], loss: Observable) -> list[float] | None:
-    """Samples of each class, where ``loss`` says what turned them into ``weight``."""
+    """Return the number of samples of each class, or None if it cannot be derived from ``weight`` for this loss."""
     if not isinstance(loss, Poly1CrossEntropyLoss | Poly1FocalLoss):
         return None
     size, smoothing = len(weight), loss.label_smoothing
@@ -71,32 +73,32 @@ def _unweighted(weight: Sequence[float], loss: Observable) -> list[float] | None
 
 
 def given_counts(trainer: pl.Trainer) -> list[float] | None:
-    """``class_counts`` of the datamodule, if it has them."""
+    """Return the ``class_counts`` of the datamodule, or None if it has none."""
     counts = getattr(getattr(trainer, "datamodule", None), "class_counts", None)
     return None if counts is None else [float(count) for count in counts]
 
 
 def find_num_classes(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
-    """``num_classes`` of the datamodule or the module.
+    """Return the attribute ``num_classes`` of the datamodule or of the module.
 
     Raises:
-        ValueError: if neither says.
+        ValueError: if neither has it.
     """
     for holder in (getattr(trainer, "datamodule", None), pl_module, getattr(pl_module, "hparams", None)):
         number = getattr(holder, "num_classes", None)
         if isinstance(number, int) and not isinstance(number, bool):
             return number
     raise ValueError(
-        "`per_class=True` needs the number of classes: give PolynomialTermMonitor(num_classes=...), or the datamodule "
-        f"`class_counts`, or the datamodule or {type(pl_module).__name__} an attribute `num_classes`"
+        "`per_class=True` needs the number of classes: pass PolynomialTermMonitor(num_classes=...), or define "
+        f"`class_counts` on the datamodule, or `num_classes` on the datamodule or on {type(pl_module).__name__}"
     )
 
 
 def check_classes(values: Vectors) -> None:
-    """Raise ``ValueError`` if entries of a class beyond the last one were seen."""
+    """Raise ``ValueError`` if some entries have a class index beyond the last class."""
     total, found = sum(values["pt_histogram"]), sum(values["class_weight"])
-    if total - found > 1e-5 * total:  # not so where a weight is NaN
+    if total - found > 1e-5 * total:  # False if a weight is NaN
         raise ValueError(
             f"`num_classes` must be the number of classes of the loss, got {len(values['class_weight'])}: "
-            f"{1 - found / total:.2%} of the targets (by weight) are beyond them"
+            f"{1 - found / total:.2%} of the targets (by weight) have a higher class index"
         )

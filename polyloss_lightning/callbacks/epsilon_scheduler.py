@@ -1,4 +1,4 @@
-"""Epsilon on a schedule."""
+"""The callback that moves epsilon along a schedule."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -6,9 +6,9 @@ from typing import Any, cast
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from polyloss_lightning.callbacks.namespaces import Callback
+from polyloss_lightning.callbacks.base_callback import Callback
 from polyloss_lightning.callbacks.progress import Interval
-from polyloss_lightning.callbacks.schedule_clock import ScheduleClock, log_epsilon
+from polyloss_lightning.callbacks.schedule_evaluator import ScheduleEvaluator, log_epsilon
 from polyloss_lightning.core import polynomial
 from polyloss_lightning.interception.scope import without_wrappers
 from polyloss_lightning.losses import PolyLoss
@@ -19,38 +19,40 @@ from polyloss_lightning.schedules.base import Value
 class EpsilonScheduler(Callback):
     r"""Moves the epsilon of the losses of a module along a schedule, as a pure function of the run's progress.
 
-    With ``total`` units in the run (optimizer steps, or epochs), those from ``begin`` up to, not including, ``end``
-    are the window of the schedule. In unit :math:`s`
+    The run consists of ``total`` units (optimizer steps or epochs). The schedule moves within a window of them, from
+    unit ``begin`` up to but not including unit ``end``. In unit :math:`s`
 
-    .. math:: t = \frac{s - \text{begin}}{\text{end} - 1 - \text{begin}}, \text{ held in } [0, 1],
+    .. math:: t = \frac{s - \text{begin}}{\text{end} - 1 - \text{begin}}, \text{ clamped to } [0, 1],
 
-    so that t is 0 in the first unit of the window and exactly 1 in its last; in a window of one unit it is 1.
-    Nothing is counted here and nothing accumulates: a resumed run has the epsilons of an uninterrupted one. Within
-    one optimizer step epsilon stands still (gradient accumulation), validation sees the epsilon of the moment, and
-    after ``fit`` the last one stays on the loss.
+    so t is 0 in the first unit of the window and exactly 1 in its last unit. (If the window has only one unit, t is 1
+    there.) The callback keeps no counter of its own, so a resumed run uses the same epsilons as an uninterrupted one.
+    Epsilon does not change within an optimizer step (gradient accumulation). Validation uses the current epsilon, and
+    the last epsilon stays set on the loss after ``fit``.
 
-    In manual optimization a step is a batch, however many optimizers step in it: there ``Trainer(max_steps=...)``,
-    which counts the steps of all optimizers, tells no length, and ``total`` is needed.
+    In manual optimization a step is a batch, no matter how many optimizers step in it. ``Trainer(max_steps=...)``
+    counts the steps of all optimizers, so the length of the run cannot be derived from it, and ``total`` is needed.
 
-    Logs ``poly/epsilon`` every ``log_every_n_steps`` (for Poly-N ``poly/epsilon_1``, ...); a scheduler that moves
-    only some of the module's losses logs ``poly/{path}/epsilon`` for each.
+    The callback logs ``poly/epsilon`` every ``log_every_n_steps`` (for Poly-N ``poly/epsilon_1``, ...). If it moves
+    only some of the losses of the module, it logs ``poly/{path}/epsilon`` for each of them.
 
     Args:
         schedule: a function of t in [0, 1] from :mod:`polyloss_lightning.schedules`, or your own.
-        interval: what is counted, ``"step"`` (optimizer steps) or ``"epoch"``.
-        begin: first unit of the window: a float is a fraction of the run, an int a count of units.
-        end: the unit after the window, likewise; None is the end of the run. (``1.0`` is the end, ``1`` one unit.)
-        loss: path of the loss in the module, or several; None moves every
+        interval: the unit of progress, ``"step"`` (optimizer steps) or ``"epoch"``.
+        begin: first unit of the window, either a fraction of the run (float) or a number of units (int).
+        end: the unit after the last one of the window, in the same form; None is the end of the run. (``1.0`` is the
+            end of the run, ``1`` is one unit.)
+        loss: path of the loss in the module, or several paths; None moves every
             :class:`~polyloss_lightning.losses.PolyLoss` in it.
-        total: length of the run in units, where the Trainer cannot tell it: with ``max_epochs=-1`` and no
-            ``max_steps`` (``max_time``), an iterable dataset, a ``GradientAccumulationScheduler``.
-        log_epsilon: log it (to the logger, if there is one, and to ``trainer.callback_metrics``).
-        prog_bar: show epsilon in the progress bar, for which it is logged in every step.
+        total: length of the run in units. Needed only if it cannot be derived from the Trainer, that is, with
+            ``max_epochs=-1`` and no ``max_steps`` (``max_time``), an iterable dataset, or a
+            ``GradientAccumulationScheduler``.
+        log_epsilon: log epsilon (to the logger, if there is one, and to ``trainer.callback_metrics``).
+        prog_bar: show epsilon in the progress bar; it is then logged in every step.
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if an option is out of its range; at the start of training, if the module has no such loss, two
-            schedulers move one loss, or the length of the run is needed and unknown.
+        TypeError: if an argument has the wrong type.
+        ValueError: if an argument is out of range; at the start of training, if the module has no such loss, if two
+            schedulers move the same loss, or if the length of the run is needed but unknown.
 
     Example:
         >>> from polyloss_lightning.schedules import LinearSchedule
@@ -81,8 +83,8 @@ class EpsilonScheduler(Callback):
         prog_bar: bool = False,
     ) -> None:
         super().__init__()
-        self._clock = ScheduleClock(schedule, interval, begin, end, total)
-        self.schedule, self.interval, self.window, self.total = schedule, interval, self._clock.window, total
+        self._evaluator = ScheduleEvaluator(schedule, interval, begin, end, total)
+        self.schedule, self.interval, self.window, self.total = schedule, interval, self._evaluator.window, total
         self.loss = (loss,) if isinstance(loss, str) else None if loss is None else tuple(loss)
         if self.loss == ():
             raise ValueError("`loss` must be None (every loss of the module) or at least one path, got none")
@@ -94,57 +96,58 @@ class EpsilonScheduler(Callback):
     @property
     @override
     def state_key(self) -> str:
-        # Schedulers of different losses must not share a state; one with a changed schedule finds its state again.
+        # Schedulers of different losses need separate states. The schedule is not in the key, so it may be changed.
         return self._generate_state_key(loss=self.loss and tuple(sorted(self.loss)))
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return self._clock.state_dict()
+        return self._evaluator.state_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._clock.load_state_dict(state_dict)
+        self._evaluator.load_state_dict(state_dict)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._find_losses(trainer, pl_module)  # before the sanity check, so that a wrong path costs no time
+        self._find_losses(trainer, pl_module)  # before the sanity check, so that a wrong path fails early
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._find_losses(trainer, pl_module)
-        self._clock.find_length(trainer, "EpsilonScheduler")
+        self._evaluator.find_length(trainer, "EpsilonScheduler")
         self._move(trainer, pl_module)
 
     @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        epsilon = self._move(trainer, pl_module)  # not at the start of an epoch: a resume in mid-epoch has none
+        epsilon = self._move(trainer, pl_module)  # in every batch, because a mid-epoch resume calls no epoch-start hook
         if self.log_epsilon:
             for name in self._names:
                 log_epsilon(trainer, name, epsilon, prog_bar=self.prog_bar)
 
     def _move(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Value:
-        epsilon = self._clock.value(trainer)
+        epsilon = self._evaluator.value(trainer)
         for path in self._paths:
             cast(PolyLoss, pl_module.get_submodule(path)).epsilon = epsilon
         return epsilon
 
     def _select(self, pl_module: pl.LightningModule) -> dict[PolyLoss, str]:
-        """The losses to move, and their paths."""
+        """Return the losses to move and their paths."""
         every = {
             path: module
             for path, module in pl_module.named_modules(remove_duplicate=False)
             if isinstance(module, PolyLoss)
         }
-        # What torch.compile wraps is found by the path that it has in the user's code.
+        # Users name a module wrapped by torch.compile by its path in their own code, without the wrapper.
         available = {without_wrappers(path): module for path, module in every.items()}
         for path in self.loss or available:
             if path not in available:
-                raise ValueError(f"`loss` must be among the paths {sorted(available)} of the losses, got {path!r}")
+                raise ValueError(f"`loss` must be among {sorted(available)}, the paths of the losses, got {path!r}")
         if not available:
             raise ValueError(
-                f"EpsilonScheduler moves losses of polyloss_lightning.losses, and {type(pl_module).__name__} has none"
+                "EpsilonScheduler needs a module with a loss of polyloss_lightning.losses, and "
+                f"{type(pl_module).__name__} has none"
             )
         real = {module: path for path, module in reversed(every.items())}
         return {available[path]: real[available[path]] for path in self.loss or available}
@@ -155,7 +158,9 @@ class EpsilonScheduler(Callback):
             if isinstance(other, EpsilonScheduler) and other is not self:
                 shared = [path for loss, path in losses.items() if loss in other._select(pl_module)]
                 if shared:
-                    raise ValueError(f"two EpsilonSchedulers move the same losses: {shared}; set `loss` of each")
+                    raise ValueError(
+                        f"two EpsilonSchedulers move the same losses: {shared}; set `loss` on each scheduler"
+                    )
         for loss in losses:
             polynomial.check_num_terms(loss.num_terms, polynomial.as_epsilon(self.schedule(0.0)))
         self._paths = tuple(losses.values())

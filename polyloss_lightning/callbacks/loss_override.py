@@ -1,4 +1,4 @@
-"""Poly-1 in the place of the losses that somebody's module calls."""
+"""The callback that replaces torch's loss functions by Poly-1 losses while a module trains."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -9,17 +9,17 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from polyloss_lightning.callbacks.namespaces import Callback
+from polyloss_lightning.callbacks.base_callback import Callback
 from polyloss_lightning.callbacks.progress import Interval
-from polyloss_lightning.callbacks.schedule_clock import ScheduleClock, log_epsilon
-from polyloss_lightning.callbacks.step_wrapper import Around, unwrap_step, wrap_step
+from polyloss_lightning.callbacks.schedule_evaluator import ScheduleEvaluator, log_epsilon
+from polyloss_lightning.callbacks.step_wrapper import StepContext, unwrap_step, wrap_step
 from polyloss_lightning.callbacks.term_names import Stage, check_choices
 from polyloss_lightning.core import Observable
 from polyloss_lightning.interception import CallSite, Elementwise, LossName, LossOverride, OnNothing
 from polyloss_lightning.schedules import Schedule
 
-# The backward pass too: non-reentrant activation checkpointing computes losses again in it.
-_STEPS: dict[Stage, tuple[str, ...]] = {
+# The backward pass is included because non-reentrant activation checkpointing recomputes losses in it.
+_STRATEGY_METHODS: dict[Stage, tuple[str, ...]] = {
     "train": ("training_step", "backward"),
     "val": ("validation_step",),
     "test": ("test_step",),
@@ -27,41 +27,44 @@ _STEPS: dict[Stage, tuple[str, ...]] = {
 
 
 class PolyLossOverride(Callback):
-    r"""Trains a module with Poly-1 losses without a line of its code.
+    r"""Trains any module with Poly-1 losses, without changing its code.
 
-    While a training step runs, every call of torch's loss functions, in whatever module and imported under whatever
-    name, gets :math:`\sum_j \epsilon_j (1-P_t)^j` added per entry, weighted and reduced as the call says. See
-    :func:`~polyloss_lightning.interception.override_losses` for what is kept and what can be replaced. Losses of this
-    package inside of the module are left alone.
+    While a training step runs, :math:`\sum_j \epsilon_j (1-P_t)^j` is added per entry to every call of torch's loss
+    functions, whichever module makes the call and under whichever name it imported the function. The sum is weighted
+    and reduced according to the arguments of the call.
+    :func:`~polyloss_lightning.interception.override_losses` documents which functions can be replaced and which of
+    their arguments are kept. Losses of this package inside of the module are not replaced.
 
-    After the first training step a table of the losses that were found, replaced or not and why, goes to Lightning's
-    log; again at the end of an epoch if more were found. If none was replaced, the run ends there with an error.
+    After the first training step, Lightning's log shows a table of the loss calls that were found, whether each was
+    replaced, and if not, why. The table is logged again at the end of an epoch that found more calls. If no call was
+    replaced in the first step, the run ends with an error.
 
-    It changes nothing about the module: its methods, hooks and ``state_dict`` are as they were, during the run too.
-    Of several overrides that cover the same call, the last in the list of callbacks acts.
+    The module itself is not changed: its methods, hooks and ``state_dict`` stay the same, even during the run. If
+    several overrides cover the same call, the last one in the list of callbacks applies.
 
     Args:
         epsilon: a finite number (Poly-1), a sequence (Poly-N), or a schedule of either over the run.
-        losses: names of the functions to replace; None is all but ``"nll_loss"``, whose input is often no
+        losses: names of the functions to replace; None replaces all except ``"nll_loss"``, whose input is often not a
             log-probability.
-        scope: paths of modules, or globs of them, inside of which losses are replaced (``["model.roi_heads"]``); None
-            is everywhere.
-        stages: stages in which losses are replaced. By default validation and test are not among them, so that
-            ``val_loss`` can be compared with past runs.
-        elementwise: what to do with a loss of reduction ``"none"``, which may go into a mask and a mean or into a
-            focal loss that takes ``exp(-ce)`` for Pt: ``"error"``, ``"apply"`` or ``"skip"``.
-        on_nothing: ``"error"`` or ``"warn"``, if the first training step calls no loss that can be replaced.
-        interval: for a schedule: what is counted, ``"step"`` or ``"epoch"``.
-        begin: for a schedule: as in :class:`~polyloss_lightning.callbacks.EpsilonScheduler`.
-        end: for a schedule: likewise.
-        total: for a schedule: likewise.
-        name: tells several overrides in one Trainer apart, in logs and checkpoints.
+        scope: module paths or glob patterns; only losses called inside of these modules are replaced (for example
+            ``["model.roi_heads"]``). None replaces losses everywhere.
+        stages: stages in which losses are replaced. By default this is only training, so that ``val_loss`` can be
+            compared with past runs.
+        elementwise: what to do with a loss of reduction ``"none"``: ``"error"``, ``"apply"`` or ``"skip"``. Masking
+            and averaging it is fine, but a focal loss that computes Pt as ``exp(-ce)`` would be corrupted.
+        on_nothing: ``"error"`` or ``"warn"``: what to do if the first training step calls no loss that can be
+            replaced.
+        interval: unit of progress of a schedule, ``"step"`` or ``"epoch"``.
+        begin: first unit of a schedule, as in :class:`~polyloss_lightning.callbacks.EpsilonScheduler`.
+        end: the unit after the last one of a schedule, as in the same class.
+        total: length of the run in units for a schedule, as in the same class.
+        name: distinguishes several overrides in one Trainer, in logs and checkpoints.
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if an option is out of its range; at the start of a run, if ``scope`` names no module, or two
-            overrides have the same name.
-        LossOverrideError: in training, if no loss was replaced or one cannot be replaced safely.
+        TypeError: if an argument has the wrong type.
+        ValueError: if an argument is out of range; at the start of a run, if a pattern of ``scope`` matches no module
+            or two overrides have the same name.
+        LossOverrideError: in training, if no loss was replaced, or if one cannot be replaced safely.
 
     Example:
         >>> trainer = pl.Trainer(callbacks=[PolyLossOverride(epsilon=2.0)], logger=False, enable_checkpointing=False)
@@ -95,9 +98,11 @@ class PolyLossOverride(Callback):
         super().__init__()
         self.stages: tuple[Stage, ...] = check_choices("stages", stages, get_args(Stage))
         if not self.stages:
-            raise ValueError(f"`stages` must name at least one of {get_args(Stage)}, got none")
+            raise ValueError(f"`stages` must contain at least one of {get_args(Stage)}, got an empty sequence")
         self.name = name
-        self._clock = ScheduleClock(epsilon, interval, begin, end, total) if isinstance(epsilon, Schedule) else None
+        self._evaluator = (
+            ScheduleEvaluator(epsilon, interval, begin, end, total) if isinstance(epsilon, Schedule) else None
+        )
         self._override = LossOverride(
             epsilon(0.0) if isinstance(epsilon, Schedule) else epsilon,
             losses=losses,
@@ -105,7 +110,7 @@ class PolyLossOverride(Callback):
             elementwise=elementwise,
             on_nothing=on_nothing,
         )
-        self._arounds: dict[str, Around] = {}
+        self._contexts: dict[str, StepContext] = {}
         self._resolved = False
         self._reported = 0
 
@@ -116,44 +121,46 @@ class PolyLossOverride(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {} if self._clock is None else self._clock.state_dict()
+        return {} if self._evaluator is None else self._evaluator.state_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self._clock is not None and state_dict:
-            self._clock.load_state_dict(state_dict)
+        if self._evaluator is not None and state_dict:
+            self._evaluator.load_state_dict(state_dict)
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:
-        """The perturbation in force."""
+        """The current epsilon."""
         return self._override.epsilon
 
     @property
     def call_sites(self) -> list[CallSite]:
-        """The calls of losses seen in this run, by place: which were replaced, and why the others were not."""
+        """The loss calls found in this run, one entry per line of code, with the reason if a call was not replaced."""
         return self._override.call_sites
 
     def observables(self) -> dict[str, Observable]:
-        """What a monitor can observe: each function that is replaced, by its name."""
+        """Return an observable for each replaced function, by name, for use by a monitor."""
         prefix = "" if self.name is None else f"{self.name}."
         return {prefix + function: loss for function, loss in self._override.observables().items()}
 
-    # The run.
-
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        # Not later: a learning-rate finder trains before anybody's on_fit_start, and with its own callbacks only.
+        # Not in a later hook: a learning-rate finder trains before on_fit_start, and only with its own callbacks.
         names = [other.name for other in trainer.callbacks if isinstance(other, PolyLossOverride)]  # type: ignore[attr-defined]
         if len(set(names)) < len(names):
-            raise ValueError(f"several PolyLossOverrides need a `name` each to tell them apart, got {names}")
+            raise ValueError(
+                f"several PolyLossOverrides in one Trainer need a `name` each, and all different, got {names}"
+            )
         self._undo(trainer)
         self._override.forget()
         self._resolved = False
         self._reported = 0
-        for of, methods in _STEPS.items():
+        for stage_of_methods, methods in _STRATEGY_METHODS.items():
             for method in methods:
-                self._arounds[method] = partial(self._around, pl_module, of, report=method != "backward")
-                wrap_step(trainer.strategy, method, self._arounds[method])
+                self._contexts[method] = partial(
+                    self._step_context, pl_module, stage_of_methods, report=method != "backward"
+                )
+                wrap_step(trainer.strategy, method, self._contexts[method])
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -161,22 +168,22 @@ class PolyLossOverride(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._clock is not None:
-            self._clock.find_length(trainer, "PolyLossOverride")
-            self._override.epsilon = self._clock.value(trainer)
+        if self._evaluator is not None:
+            self._evaluator.find_length(trainer, "PolyLossOverride")
+            self._override.epsilon = self._evaluator.value(trainer)
 
     @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._clock is None:
+        if self._evaluator is None:
             return
-        self._override.epsilon = self._clock.value(trainer)
+        self._override.epsilon = self._evaluator.value(trainer)
         log_epsilon(trainer, "poly/epsilon" if self.name is None else f"poly/{self.name}/epsilon", self.epsilon)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._resolve_scope(pl_module)  # the module may have got new parts
+        self._resolve_scope(pl_module)  # submodules may have been added
         if len(self.call_sites) > self._reported:
             self._report()
 
@@ -193,13 +200,13 @@ class PolyLossOverride(Callback):
         self._resolved = True
 
     def _undo(self, trainer: pl.Trainer) -> None:
-        for method, around in self._arounds.items():
-            unwrap_step(trainer.strategy, method, around)
-        self._arounds = {}
+        for method, context in self._contexts.items():
+            unwrap_step(trainer.strategy, method, context)
+        self._contexts = {}
 
     @contextmanager
-    def _around(self, pl_module: pl.LightningModule, stage: Stage, *, report: bool) -> Iterator[None]:
-        """What a step of ``stage`` runs in."""
+    def _step_context(self, pl_module: pl.LightningModule, stage: Stage, *, report: bool) -> Iterator[None]:
+        """Replace or observe the losses during a step of ``stage``."""
         if not self._resolved:  # a learning-rate finder trains before on_fit_start
             self._resolve_scope(pl_module)
         if stage not in self.stages:

@@ -1,4 +1,4 @@
-"""The observations of one step: what its losses saw, once, however often the step ran."""
+"""Collecting the observations of one step, once per loss call, even if the optimizer runs the step several times."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,14 +8,14 @@ from torch.utils.hooks import RemovableHandle
 from polyloss_lightning.core import Observable, Observation
 
 
-class StepObserver:
-    """Collects what the losses tell between the begin and the end of a step.
+class ObservationCollector:
+    """Collects the observations that losses pass to their observers between the start and the end of a step.
 
-    A loss that is called several times in a step adds. Where an optimizer runs the step again (LBFGS, or SAM by a
-    closure), the last run replaces the ones before. What is called after a backward pass is a run of its own only if
-    a backward pass follows; else it is somebody's look at the trained step, and does not count. Outside of a step, and
-    in a backward pass, nothing is collected: there learning-rate finders and activation checkpointing evaluate a loss
-    again.
+    If a loss is called several times in a step, all of its observations are kept. If an optimizer runs the step again
+    (LBFGS, or SAM with a closure), the last run replaces the earlier ones. Calls after a backward pass count as a
+    re-run only if another backward pass follows. Otherwise they are ignored (for example, user code that logs the loss
+    after the step). Nothing is collected outside of a step or during a backward pass, because learning-rate finders
+    and activation checkpointing evaluate losses again there.
     """
 
     def __init__(self) -> None:
@@ -26,37 +26,41 @@ class StepObserver:
         self._in_backward = False
         self._ran = False
 
-    def listen(self, observables: Mapping[str, Observable]) -> None:
-        """Observe these losses, and no others any more."""
-        self.close()
+    def attach(self, observables: Mapping[str, Observable]) -> None:
+        """Observe these losses, and stop observing all others."""
+        self.detach()
         self._handles = [loss.register_observer(partial(self._receive, path)) for path, loss in observables.items()]
 
-    def close(self) -> None:
-        """Observe nothing any more, and forget the step."""
+    def detach(self) -> None:
+        """Stop observing, and discard the observations of the current step."""
         self.end()
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def begin(self) -> None:
-        """Begin a step; what is left of one that never ended is forgotten."""
+        """Begin a step, and discard the observations of an earlier step that never ended."""
         self.end()
         self._collecting = True
 
     def end(self) -> list[tuple[str, Observation]]:
-        """End the step; returns path and observation of each call in it."""
+        """End the step and return the path and the observation of each loss call in it."""
         seen, self.seen, self._pending = self.seen, [], []
         self._collecting = self._in_backward = self._ran = False
         return seen
 
     def before_backward(self) -> None:
-        """A backward pass begins."""
+        """Note that a backward pass begins."""
         if self._pending:
             self.seen, self._pending = self._pending, []
         self._in_backward = True
 
     def after_backward(self, *, rerun: bool) -> None:
-        """A backward pass ended; with ``rerun`` another one means that the step ran again."""
+        """Note that a backward pass has ended.
+
+        Args:
+            rerun: whether another backward pass would mean that the step runs again.
+        """
         self._in_backward = False
         self._ran = rerun
 

@@ -1,26 +1,28 @@
-"""Where a run stands, how long it is, and which t that is for a schedule."""
+"""Current position and length of a training run, and the corresponding progress t of a schedule."""
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Literal
 
 import lightning.pytorch as pl
+
+from polyloss_lightning.checks import as_number
 
 Interval = Literal["step", "epoch"]
 
 
 @dataclass(frozen=True)
 class Window:
-    """The part of a run in which a schedule moves: t is 0 before and at its first unit, 1 from its last unit on.
+    """The part of a run in which a schedule moves. t is 0 up to its first unit, and 1 from its last unit on.
 
     Args:
-        begin: first unit; a float is a fraction of the run, an int a count of units.
-        end: the unit after the last one, likewise; None is the end of the run.
+        begin: first unit, either a fraction of the run (float) or a number of units (int).
+        end: the unit after the last one, in the same form; None is the end of the run.
 
     Raises:
         TypeError: if a bound is not a number.
-        ValueError: if a fraction is outside of [0, 1], a count is negative, or nothing lies between the two.
+        ValueError: if a fraction is outside of [0, 1], a count is negative, or the window is too short.
 
     Example:
         >>> window = Window(begin=2, end=1.0)
@@ -39,23 +41,23 @@ class Window:
         counts = isinstance(self.begin, int) and isinstance(self.end, int)
         if counts and self.end - self.begin < 2:
             raise ValueError(
-                f"`end` as a count must be at least `begin` + 2, or t has no room to move, got begin={self.begin} and "
-                f"end={self.end}; a fraction is written with a point: end=1.0 is the end of the run"
+                "`end` as a count must be at least `begin` + 2, so that t can go from 0 to 1, got "
+                f"begin={self.begin} and end={self.end}; a fraction needs a decimal point: end=1.0 is the end of the run"
             )
         if isinstance(self.begin, float) and isinstance(self.end, float) and self.end <= self.begin:
             raise ValueError(f"`end` must be greater than `begin`, got begin={self.begin} and end={self.end}")
 
     @property
     def needs_total(self) -> bool:
-        """Whether the length of the run matters, that is, unless both bounds are counts."""
+        """Whether the length of the run is needed, which is the case unless both bounds are counts."""
         return isinstance(self.begin, float) or not isinstance(self.end, int)
 
     def units(self, total: int | None) -> tuple[int, int]:
-        """First unit and the unit after the last one, in a run of ``total`` units."""
+        """Return the first unit and the unit after the last one in a run of ``total`` units."""
         return _count(self.begin, total), _count(1.0 if self.end is None else self.end, total)
 
     def t(self, unit: int, total: int | None) -> float:
-        """Progress at ``unit`` (counted from 0) in a run of ``total`` units (None only if it is not needed)."""
+        """Return t at ``unit`` (counted from 0) in a run of ``total`` units (may be None if not ``needs_total``)."""
         begin, end = self.units(total)
         if unit < begin:
             return 0.0
@@ -63,21 +65,21 @@ class Window:
 
 
 def position(trainer: pl.Trainer, interval: Interval) -> int:
-    """Index of the running unit: completed optimizer steps (batches in manual optimization), or epochs."""
+    """Return the number of completed optimizer steps (batches in manual optimization) or epochs."""
     if interval == "epoch":
         return trainer.current_epoch
     if trainer.lightning_module.automatic_optimization:
         return trainer.global_step
-    # In manual optimization global_step adds up the steps of all optimizers, and may stand still for batches.
-    # `processed` moves before on_train_batch_end, so it is right in a checkpoint saved there.
+    # In manual optimization global_step sums the steps of all optimizers, and may not change for several batches.
+    # `processed` is incremented before on_train_batch_end, so it is correct in a checkpoint saved in that hook.
     batches: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
     return batches
 
 
 def run_length(trainer: pl.Trainer, interval: Interval) -> int | None:
-    """Number of units that the run will have, or None where the Trainer cannot tell.
+    """Return the number of units in the run, or None if it cannot be derived from the Trainer.
 
-    To be asked from on_train_start on: before, the number of batches is not known.
+    Call this in ``on_train_start`` or later, because the number of batches is unknown before.
     """
     epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
     steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
@@ -85,9 +87,9 @@ def run_length(trainer: pl.Trainer, interval: Interval) -> int | None:
         return _finite(epochs)
     callbacks, fast_dev_run = trainer.callbacks, trainer.fast_dev_run  # type: ignore[attr-defined]
     if any(hasattr(callback, "get_accumulate_grad_batches") for callback in callbacks):
-        return None  # Lightning's GradientAccumulationScheduler: the steps of an epoch change under way
+        return None  # Lightning's GradientAccumulationScheduler changes the number of steps per epoch during the run
     if steps < math.inf and not trainer.lightning_module.automatic_optimization and not fast_dev_run:
-        return None  # max_steps counts the steps of every optimizer, and a batch may take several or none
+        return None  # max_steps counts the steps of every optimizer, and a batch may contain several or none
     steps_per_epoch = trainer.num_training_batches
     if steps_per_epoch < math.inf:
         steps_per_epoch = math.ceil(steps_per_epoch / trainer.accumulate_grad_batches)
@@ -101,16 +103,10 @@ def _finite(length: float) -> int | None:
 
 
 def _as_bound(name: str, bound: object) -> int | float:
-    if isinstance(bound, bool) or not isinstance(bound, Real):
-        raise TypeError(f"`{name}` must be a fraction (float) or a count (int), got {bound!r} ({type(bound).__name__})")
-    if isinstance(bound, Integral):
-        if bound < 0:
-            raise ValueError(f"`{name}` as a count must be at least 0, got {bound!r}")
-        return int(bound)
-    fraction = float(bound)
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"`{name}` as a fraction of the run must be in [0, 1], got {bound!r}; a count is an int")
-    return fraction
+    kind, within = "a fraction (float) or a count (int)", "a fraction in [0, 1] (float) or a count of at least 0 (int)"
+    is_count = isinstance(bound, Integral)
+    number = as_number(name, bound, kind, within, at_least=0, at_most=math.inf if is_count else 1)
+    return int(number) if is_count else number
 
 
 def _count(bound: int | float, total: int | None) -> int:

@@ -1,4 +1,4 @@
-"""What a monitored run leaves beside its logs: the record, and figures of it."""
+"""The files that a monitored run writes next to its logs: the record and its figures."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 class RunFiles:
-    """The record of one run; writes on rank zero only, and nothing without a logger."""
+    """The record and figures of one run, written on rank zero only. Without a logger nothing is written."""
 
     def __init__(self) -> None:
         self._writer: RecordWriter | None = None
         self._opened = False
 
     def open(self, trainer: pl.Trainer, others: Iterable[RunFiles] = ()) -> None:
-        """Begin the record of a new run, or go on with that of a resumed one; to be called on every process.
+        """Begin the record of a new run, or continue that of a resumed one. Call this on every process.
 
         Args:
-            trainer: it says where the logs are.
-            others: those of other monitors of the run; one folder has one record, and they write it together.
+            trainer: determines the folder of the logs.
+            others: the files of the other monitors of the run. Monitors with the same folder share one record.
         """
         if self._opened:
             return
@@ -48,21 +48,21 @@ class RunFiles:
             self._writer = RecordWriter(folder, append=not fresh)
 
     def close(self) -> None:
-        """The run is over; the next one may have another folder."""
+        """End the run, so that the next one determines its own folder."""
         self._opened = False
 
     def write(self, epochs: Iterable[EpochRecord], class_counts: Sequence[float] | None) -> None:
-        """Add the passes to the record."""
+        """Add ``epochs`` to the record."""
         if self._writer is None:
             return
         try:
             self._writer.write(epochs, class_counts)
-        except OSError as error:  # a full disk is no reason to lose what is being trained
+        except OSError as error:  # a full disk must not end the training
             rank_zero_warn(f"the record of the polynomial terms ends here: {_reason(error)}")
             self._writer = None
 
     def draw(self, trainer: pl.Trainer) -> None:
-        """Write the figures of the record as PNG files, and send them to the loggers that take images."""
+        """Write the figures of the record as PNG files, and send them to the loggers that accept images."""
         if self._writer is None or not self._writer.path.exists():
             return
         from polyloss_lightning.plotting import run_figures, save_figures
@@ -77,7 +77,7 @@ class RunFiles:
         for logger in trainer.loggers:
             try:
                 _send(logger, figures, paths, trainer.global_step)
-            except Exception as error:  # noqa: PERF203 (each service has errors of its own, and may fail alone)
+            except Exception as error:  # noqa: PERF203 (loggers raise errors of any type; one that fails must not affect the others)
                 rank_zero_warn(f"{type(logger).__name__} has no figures of the polynomial terms: {_reason(error)}")
 
 
@@ -94,12 +94,12 @@ def _reason(error: Exception) -> str:
 
 
 def _log_dir(trainer: pl.Trainer) -> Path | None:
-    folder = trainer.log_dir  # asks rank zero: every process must come here
+    folder = trainer.log_dir  # a collective: it broadcasts the folder from rank zero, so every process must call it
     if folder is None or not trainer.loggers or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
     logger = trainer.loggers[0]
     if isinstance(logger, TensorBoardLogger | CSVLogger):
         return Path(folder)
-    # Other loggers say where all runs are; one run's folder is where Lightning puts its checkpoints.
+    # For other loggers log_dir is the folder of all runs, so use the folder in which Lightning saves checkpoints.
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
     return Path(os.path.join(folder, str(logger.name), version))

@@ -1,4 +1,4 @@
-"""Running something around the steps of a Trainer, with no trace in the module that is trained."""
+"""Running the steps of a Trainer inside of a context manager, without changing the module that is trained."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -6,30 +6,30 @@ from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 
-Around: TypeAlias = Callable[[], AbstractContextManager[Any]]
+StepContext: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
 
-def wrap_step(strategy: "pl.strategies.Strategy", name: str, around: Around) -> None:
-    """Have the strategy run its method ``name`` inside of what ``around`` gives, until :func:`unwrap_step`.
+def wrap_step(strategy: "pl.strategies.Strategy", name: str, context: StepContext) -> None:
+    """Make the strategy run its method ``name`` inside of ``context()``, until :func:`unwrap_step` is called.
 
-    The strategy's instance gets an attribute of that name. The module's own method stays as it is: a wrapper on it
-    would be copied and pickled with the module, bound to the original.
+    The wrapper is an attribute of the strategy instance. Wrapping the method of the module instead would not be safe:
+    the wrapper would be copied and pickled with the module, but stay bound to the original.
     """
     step = vars(strategy).get(name)
     if not isinstance(step, _WrappedStep):
         step = _WrappedStep(getattr(strategy, name), displaced=step)
         setattr(strategy, name, step)
-    if around not in step.arounds:
-        step.arounds.append(around)
+    if context not in step.contexts:
+        step.contexts.append(context)
 
 
-def unwrap_step(strategy: "pl.strategies.Strategy", name: str, around: Around) -> None:
-    """Undo :func:`wrap_step`; nothing happens where nothing is wrapped."""
+def unwrap_step(strategy: "pl.strategies.Strategy", name: str, context: StepContext) -> None:
+    """Undo :func:`wrap_step`. Do nothing if ``context`` is not in use."""
     step = vars(strategy).get(name)
     if not isinstance(step, _WrappedStep):
         return
-    step.arounds = [other for other in step.arounds if other != around]
-    if step.arounds:
+    step.contexts = [other for other in step.contexts if other != context]
+    if step.contexts:
         return
     if step.displaced is None:
         delattr(strategy, name)
@@ -38,15 +38,15 @@ def unwrap_step(strategy: "pl.strategies.Strategy", name: str, around: Around) -
 
 
 class _WrappedStep:
-    """A method of a strategy, and what runs around it; ``displaced`` is what somebody had put in its place before."""
+    """A method of a strategy and its contexts; ``displaced`` is the instance attribute that it replaces, if any."""
 
     def __init__(self, method: Callable[..., Any], displaced: Callable[..., Any] | None) -> None:
         self.method = method
         self.displaced = displaced
-        self.arounds: list[Around] = []
+        self.contexts: list[StepContext] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with ExitStack() as stack:
-            for around in self.arounds:
-                stack.enter_context(around())
+            for context in self.contexts:
+                stack.enter_context(context())
             return self.method(*args, **kwargs)

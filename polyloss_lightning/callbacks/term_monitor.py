@@ -1,4 +1,4 @@
-"""Each polynomial term as a metric, while the module trains."""
+"""The callback that logs each polynomial term of the losses of a module."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
+from polyloss_lightning.callbacks.base_callback import Callback
 from polyloss_lightning.callbacks.class_values import (
     Vectors,
     check_classes,
@@ -16,10 +17,9 @@ from polyloss_lightning.callbacks.class_values import (
     find_num_classes,
     given_counts,
 )
-from polyloss_lightning.callbacks.namespaces import Callback
 from polyloss_lightning.callbacks.observables import check_unshared, find_callbacks, find_observables
+from polyloss_lightning.callbacks.observation_collector import ObservationCollector
 from polyloss_lightning.callbacks.run_files import RunFiles
-from polyloss_lightning.callbacks.step_observer import StepObserver
 from polyloss_lightning.callbacks.term_names import Stage, check_choices, epsilon_values, prefix, scalar_names
 from polyloss_lightning.callbacks.term_sums import Seen, TermSums
 from polyloss_lightning.core import Observable, polynomial
@@ -30,55 +30,56 @@ from polyloss_lightning.record import EpochRecord
 class PolynomialTermMonitor(Callback):
     r"""Logs what each term of a PolyLoss contributes, in training, validation and test.
 
-    It listens to every :class:`~polyloss_lightning.losses.PolyLoss` in the module, and to the losses that a callback
-    puts in the place of others. The module needs no change.
+    It observes every :class:`~polyloss_lightning.losses.PolyLoss` in the module, and the losses replaced by a
+    :class:`~polyloss_lightning.callbacks.PolyLossOverride`. The module does not have to be changed.
 
     =====================================  ==========================================================================
     name                                   value
     =====================================  ==========================================================================
     ``{stage}/poly/term_1`` .. ``term_N``  :math:`(1/j+\epsilon_j)(1-P_t)^{j+\gamma}`, as it enters the loss
-    ``{stage}/poly/tail``                  all later terms: terms and tail sum to the loss
+    ``{stage}/poly/tail``                  sum of all later terms, so that terms and tail add up to the loss
     ``{stage}/poly/loss``                  the loss
-    ``{stage}/poly/base_loss``             the loss without epsilon: it stands still while epsilon moves, so it is
-                                           the one to monitor
+    ``{stage}/poly/base_loss``             the loss without epsilon. Use this one to compare epochs, because a
+                                           changing epsilon does not affect it.
     ``{stage}/poly/correction``            loss minus base loss
-    ``{stage}/poly/first_term_share``      the first term's share of the gradient in Pt, a mean over entries
+    ``{stage}/poly/first_term_share``      the first term's share of the gradient in Pt, averaged over entries
     ``{stage}/poly/pt``                    mean Pt
     ``poly/epsilon``                       epsilon at the end of a training epoch
     =====================================  ==========================================================================
 
-    A module with several losses has ``{stage}/poly/{path}/...`` and ``poly/{path}/epsilon`` instead. Training logs
-    the same names with ``_step`` for single batches, every ``log_every_n_steps``. All is weighted as the loss is,
-    ignored targets count for nothing, and a value of an epoch is the one that a single batch of the whole epoch would
-    have, over all processes and dataloaders; see :class:`~polyloss_lightning.metrics.PolynomialTerms`. With several
-    processes each logged step is a collective.
+    If the module has several losses, the names are ``{stage}/poly/{path}/...`` and ``poly/{path}/epsilon`` instead. In
+    training the values of single batches are logged as well, every ``log_every_n_steps``, under the same names
+    followed by ``_step``. All values use the weights of the loss, and ignored targets do not count. The value of an
+    epoch is exact: it equals that of one batch with all samples of the epoch, over all processes and dataloaders (see
+    :class:`~polyloss_lightning.metrics.PolynomialTerms`). With several processes each logged step is a collective.
 
-    With ``per_class=True``: ``{stage}/poly/pt_class/{k}``, ``first_term_share_class/{k}`` and
-    ``first_term_gradient_class/{k}``, and the same with ``_head``, ``_middle`` and ``_tail`` in the place of
-    ``_class/{k}`` for the thirds of the classes by training count. The counts are the datamodule's ``class_counts``,
-    or what the first training epoch saw, where that tells them.
+    With ``per_class=True`` the monitor also logs ``{stage}/poly/pt_class/{k}``, ``first_term_share_class/{k}`` and
+    ``first_term_gradient_class/{k}``. It logs the same with ``_head``, ``_middle`` and ``_tail`` instead of
+    ``_class/{k}``, for the most frequent third of the classes, the middle third and the rarest third by training
+    count. The counts are the ``class_counts`` of the datamodule, or are derived from the first training epoch if
+    possible.
 
-    The sums of a training epoch are part of the checkpoint, so an epoch that is resumed in the middle is whole. (One
-    saved because of an exception holds those of the saving process alone: the others may never come to add theirs.)
-    Several monitors in one Trainer need ``losses``, each its own; all then log with the path, and write one record.
+    The sums of a training epoch are saved in the checkpoint, so an epoch resumed in the middle is complete. (A
+    checkpoint saved on an exception contains only the sums of the process that saves it.) If a Trainer has several
+    monitors, each needs its own ``losses``. They then log all names with the path, and write one common record.
 
     Args:
-        num_terms: number of terms to tell apart; the rest is the tail.
+        num_terms: number of terms to log separately; all later terms form the tail.
         stages: stages to monitor.
-        losses: paths of the losses to monitor; None takes all, and is for a single monitor.
-        per_class: log per class too.
-        num_classes: number of classes; None asks the datamodule (``class_counts``, ``num_classes``) and the module
-            (``num_classes``).
+        losses: paths of the losses to monitor; None monitors all, and is allowed only if there is a single monitor.
+        per_class: also log values per class.
+        num_classes: number of classes; None takes it from the datamodule (``class_counts`` or ``num_classes``) or the
+            module (``num_classes``).
         prog_bar: names to show on the progress bar, such as ``("first_term_share", "pt")``.
         record: write every epoch to ``poly_terms.jsonl`` in the folder of the logs (see
             :mod:`polyloss_lightning.record`). Without a logger nothing is written.
-        figures: at the end of ``fit`` draw what was recorded as PNG files beside it, and send the figures to the
-            loggers that take images. Needs matplotlib.
+        figures: at the end of ``fit`` draw the record as PNG files next to it, and send the figures to the loggers that
+            accept images. Needs matplotlib.
 
     Raises:
         TypeError: if ``stages``, ``losses`` or ``prog_bar`` is not a sequence of strings.
-        ValueError: if an option is out of its range; when a stage starts, if there is no loss to observe, or one that
-            another monitor observes too.
+        ValueError: if an argument is out of range; when a stage starts, if there is no loss to observe, or if another
+            monitor observes the same loss.
 
     Example:
         >>> monitor = PolynomialTermMonitor(num_terms=2, prog_bar=["first_term_share"])
@@ -112,10 +113,10 @@ class PolynomialTermMonitor(Callback):
         self.figures = figures
 
         self._observables: dict[str, Observable] = {}
-        self._several = False  # losses, so that names need their paths
-        self._observer = StepObserver()
+        self._several = False  # whether there are several losses, so that names need the path
+        self._collector = ObservationCollector()
         self._sums = TermSums(num_terms)
-        self._forms: dict[str, tuple[float, int | None]] = {}  # gamma and num_terms of each loss, as last seen
+        self._forms: dict[str, tuple[float, int | None]] = {}  # latest gamma and num_terms of each loss
         self._class_counts: list[float] | None = None
         self._epoch = 0
         self._files = RunFiles()
@@ -126,14 +127,14 @@ class PolynomialTermMonitor(Callback):
         return self._generate_state_key(losses=self.losses and tuple(sorted(self.losses)))
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
-        """Begin the sums of a pass, and observe the losses that are there now: one may have been replaced."""
-        if trainer.barebones:  # it logs nothing
+        """Begin the sums of a pass, and find the losses again, because one may have been replaced."""
+        if trainer.barebones:  # such a Trainer logs nothing
             return
         self._observables = find_observables(trainer, pl_module, self.losses)
         others = [other for other in find_callbacks(trainer, PolynomialTermMonitor) if other is not self]
         check_unshared(self._observables, trainer, pl_module, [other.losses for other in others])
         self._several = bool(others) or len(self._observables) > 1
-        self._observer.listen(self._observables)
+        self._collector.attach(self._observables)
         if self.record:
             self._files.open(trainer, [other._files for other in others])
         if stage not in self.stages:
@@ -147,7 +148,7 @@ class PolynomialTermMonitor(Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start(trainer, pl_module, "train")
-        # No epoch starts where a run is resumed in the middle of one, nor after its last batch.
+        # on_train_epoch_start is not called if a run resumes in the middle of an epoch or after its last batch.
         self._sums.restore(here=trainer.is_global_zero and trainer.current_epoch == self._epoch)
         self._epoch = trainer.current_epoch
 
@@ -165,12 +166,12 @@ class PolynomialTermMonitor(Callback):
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._observer.close()
+        self._collector.detach()
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
-            self._observer.close()
+            self._collector.detach()
 
     on_test_end = on_train_end
 
@@ -181,21 +182,23 @@ class PolynomialTermMonitor(Callback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         monitors = find_callbacks(trainer, PolynomialTermMonitor)
-        if self in [m for m in monitors if m.figures and m.record][:1]:  # all have one record, and so the same figures
+        if (
+            self in [m for m in monitors if m.figures and m.record][:1]
+        ):  # monitors share one record, so one of them draws it
             self._files.draw(trainer)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._observer.close()
+        self._collector.detach()
         self._observables = {}
         self._files.close()
 
     def _begin_step(self, trainer: pl.Trainer, stage: Stage) -> None:
         if stage in self.stages and not trainer.sanity_checking:
-            self._observer.begin()
+            self._collector.begin()
 
     def _end_step(self, stage: Stage) -> Seen:
-        seen = self._observer.end()
+        seen = self._collector.end()
         self._sums.update(stage, seen)
         self._forms.update((path, (observation.gamma, observation.num_terms)) for path, observation in seen)
         return seen
@@ -206,12 +209,12 @@ class PolynomialTermMonitor(Callback):
 
     @override
     def on_before_backward(self, *args: Any, **kwargs: Any) -> None:
-        self._observer.before_backward()
+        self._collector.before_backward()
 
     @override
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # In manual optimization a step may have several backward passes, each with losses of its own.
-        self._observer.after_backward(rerun=pl_module.automatic_optimization)
+        # In manual optimization a step may have several backward passes, each for different losses.
+        self._collector.after_backward(rerun=pl_module.automatic_optimization)
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
@@ -246,16 +249,16 @@ class PolynomialTermMonitor(Callback):
     on_test_epoch_end = on_validation_epoch_end
 
     def _log_epoch(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
-        """Log the pass that ends. Every process comes here, and all have the same values."""
+        """Log the values of the pass that ends. They are the same on every process."""
         if stage not in self.stages or trainer.barebones:
             return
-        self._observer.end()  # a step that was skipped never ended
+        self._collector.end()  # on_train_batch_end is not called for a skipped step
         epochs = []
         for path, loss in self._observables.items():
             values = self._sums.compute(stage, path)
             scalars = {name: float(values[name]) for name in self._names}
             vectors: Vectors = {name: value.tolist() for name, value in values.items() if name not in scalars}
-            if not any(vectors["pt_histogram"]):  # the loss was not called, or without a target that counts
+            if not any(vectors["pt_histogram"]):  # the loss was not called, or no target counted
                 continue
             logged = dict(scalars)
             if self.per_class:
@@ -277,8 +280,8 @@ class PolynomialTermMonitor(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        # A callback that saves in on_train_batch_end may come before this one, which has not counted yet.
-        sums = self._sums.state_dict(self._observer.seen, sync=False)
+        # A callback that saves in on_train_batch_end may run before this one has added the step.
+        sums = self._sums.state_dict(self._collector.seen, sync=False)
         state = {"train_sums": sums, "epoch": self._epoch, "forms": self._forms, "class_counts": self._class_counts}
         return {"version": 1, **state}
 
@@ -286,8 +289,10 @@ class PolynomialTermMonitor(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if trainer.world_size > 1 and not trainer.interrupted:  # else the other processes may never come here
-            sums = self._sums.state_dict(self._observer.seen, sync=True)
+        if (
+            trainer.world_size > 1 and not trainer.interrupted
+        ):  # after an exception the other processes may never get here
+            sums = self._sums.state_dict(self._collector.seen, sync=True)
             checkpoint["callbacks"][self.state_key]["train_sums"] = sums
 
     @override

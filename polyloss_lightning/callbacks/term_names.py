@@ -1,4 +1,4 @@
-"""The names under which terms are logged."""
+"""The names under which the polynomial terms are logged."""
 
 import re
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ Stage: TypeAlias = Literal["train", "val", "test"]
 
 
 def scalar_names(num_terms: int) -> list[str]:
-    """Names of the scalars of :class:`~polyloss_lightning.metrics.PolynomialTerms`."""
+    """Return the names of the scalars of :class:`~polyloss_lightning.metrics.PolynomialTerms`."""
     terms = [f"term_{j}" for j in range(1, num_terms + 1)]
     return [*terms, "tail", "loss", "base_loss", "correction", "first_term_share", "pt"]
 
 
 def prefix(stage: Stage | Literal[""], path: str, several: bool) -> str:
-    """``{stage}/poly/``, with the path of the loss if there are several; without a stage ``poly/``.
+    """Return ``{stage}/poly/``, followed by the path of the loss if there are several; without a stage ``poly/``.
 
     Example:
         >>> prefix("train", "loss_fn", several=False), prefix("val", "heads.0.loss", several=True)
@@ -25,7 +25,7 @@ def prefix(stage: Stage | Literal[""], path: str, several: bool) -> str:
 
 
 def epsilon_values(path: str, several: bool, epsilon: Sequence[float]) -> dict[str, float]:
-    """Each epsilon by the name under which it is logged.
+    """Return each epsilon by the name under which it is logged.
 
     Example:
         >>> epsilon_values("loss_fn", False, [1.0]), epsilon_values("loss_fn", True, [1.0, 0.5])
@@ -36,15 +36,15 @@ def epsilon_values(path: str, several: bool, epsilon: Sequence[float]) -> dict[s
 
 
 def check_choices(name: str, given: object, allowed: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """``given`` as a tuple.
+    """Return ``given`` as a tuple.
 
     Raises:
         TypeError: if it is not a sequence of strings.
-        ValueError: if it holds one that is not allowed.
+        ValueError: if it contains a string that is not in ``allowed``.
     """
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
         raise TypeError(f"`{name}` must be a sequence of strings, got {given!r}")
     wrong = [one for one in given if allowed is not None and one not in allowed]
     if wrong:
-        raise ValueError(f"`{name}` must be among {list(allowed or ())}, got {wrong}")
+        raise ValueError(f"`{name}` may only contain {list(allowed or ())}, got {wrong}")
     return tuple(given)

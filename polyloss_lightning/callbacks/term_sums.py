@@ -1,4 +1,4 @@
-"""The metrics of a run: one for each stage and loss."""
+"""The metrics of a run, one for each stage and loss."""
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
@@ -13,10 +13,10 @@ Seen = Sequence[tuple[str, Observation]]
 
 
 class TermSums:
-    """Sums of the running pass of each stage and loss, and how they go into a checkpoint.
+    """Sums over the current pass of each stage and loss, which can be saved in a checkpoint and restored.
 
     Args:
-        num_terms: number of terms to tell apart.
+        num_terms: number of terms to sum separately.
     """
 
     def __init__(self, num_terms: int) -> None:
@@ -26,29 +26,30 @@ class TermSums:
         self._restored: dict[str, Tensor] = {}
 
     def begin(self, stage: str, paths: Iterable[str], num_classes: int | None, device: torch.device) -> None:
-        """Begin a pass of ``stage`` at zero."""
+        """Begin a pass of ``stage`` with all sums at zero."""
         for path in paths:
-            # Built anew, not reset: what is reset under inference_mode cannot be added to outside of it.
+            # New objects instead of reset(): a state created under inference_mode cannot be updated outside of it.
             self._metrics[stage, path] = PolynomialTerms(self.num_terms, num_classes).to(device)
             if stage == "train":
                 self._step_metrics[path] = PolynomialTerms(self.num_terms).to(device)
 
     def update(self, stage: str, seen: Seen) -> None:
-        """Count the observations of a step."""
+        """Add the observations of a step."""
         for path, observation in seen:
             self._metrics[stage, path].update(observation)
 
     def compute(self, stage: str, path: str) -> dict[str, Tensor]:
-        """Values of the pass over all processes, each of which must come here; the sums return to zero."""
+        """Return the values of the pass and reset the sums. This is a collective: every process must call it."""
         metric = self._metrics[stage, path]
         values = _compute(metric)
-        metric.reset()  # a checkpoint that is saved from now on holds no finished pass
+        metric.reset()  # a checkpoint saved from now on must not contain the finished pass
         return values
 
     def compute_step(self, path: str, seen: Seen) -> dict[str, Tensor]:
-        """Values of a step over all processes, NaN if nothing counted in any; none if one process alone called no loss.
+        """Return the step values over all processes.
 
-        With several processes this is a collective: each of them must come here.
+        They are NaN if no target counted. The result is an empty dict if this is the only process and it called no
+        loss. With several processes this is a collective: every process must call it.
         """
         metric = self._step_metrics[path]
         metric.reset()
@@ -58,25 +59,32 @@ class TermSums:
         return _compute(metric)
 
     def state_dict(self, seen: Seen, *, sync: bool) -> dict[str, Tensor]:
-        """Sums of the training pass, with those of a step that is not counted yet.
+        """Return the sums of the training pass, by path of the loss.
 
-        With ``sync`` those over all processes, each of which must come here; without it those of this one.
+        Args:
+            seen: observations of a step that has not been added yet; they are included.
+            sync: return the sums over all processes, in which case every process must call this; otherwise return
+                the sums of this process.
         """
         state = {}
         for (stage, path), metric in self._metrics.items():
             if stage == "train":
-                whole = deepcopy(metric)
-                _update(whole, path, seen)
-                with whole.sync_context(should_sync=sync):
-                    state[path] = whole.sums.cpu().clone()
+                total = deepcopy(metric)
+                _update(total, path, seen)
+                with total.sync_context(should_sync=sync):
+                    state[path] = total.sums.cpu().clone()
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Keep saved sums until :meth:`restore`."""
+        """Keep saved sums until :meth:`restore` is called."""
         self._restored = dict(state)
 
     def restore(self, here: bool) -> None:
-        """Go on from the saved sums in the training pass that has begun; ``here`` on one process only."""
+        """Continue the training pass that has begun with the saved sums.
+
+        Args:
+            here: whether this process takes the sums; True on one process only, so that they are not counted twice.
+        """
         for path, sums in self._restored.items():
             metric = self._metrics.get(("train", path))
             if here and metric is not None and metric.sums.shape == sums.shape:
@@ -91,8 +99,10 @@ def _update(metric: PolynomialTerms, path: str, seen: Seen) -> None:
 
 
 def _compute(metric: PolynomialTerms) -> dict[str, Tensor]:
-    if not metric.update_called:  # torchmetrics warns, but restored sums and a process without a call are no mistake
-        nothing = torch.zeros(0)
-        metric.update(Observation(nothing, nothing, nothing.long(), torch.zeros(()), (0.0,), 0.0, None))
+    if (
+        not metric.update_called
+    ):  # avoid a warning: after a restore, or if this process called no loss, that is no mistake
+        empty = torch.zeros(0)
+        metric.update(Observation(empty, empty, empty.long(), torch.zeros(()), (0.0,), 0.0, None))
     values: dict[str, Tensor] = metric.compute()
     return values

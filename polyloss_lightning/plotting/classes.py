@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from polyloss_lightning.class_groups import thirds
+from polyloss_lightning.class_groups import head_middle_tail
 from polyloss_lightning.plotting import style
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def classes_figure(
     """
     number = len(end.pt)
     order = sorted(range(number), key=lambda index: -class_counts[index] if class_counts else 0.0)
-    groups = thirds(class_counts or ()) or {"all": order}
+    groups = head_middle_tail(class_counts or ()) or {"all": order}
     figure = style.new_figure(len(_PANELS), 1, (7.5, 7.0))
     for axes, (name, label, factor, top) in zip(figure.axes, _PANELS, strict=True):
         _draw_bars(axes, [factor * getattr(end, name)[index] for index in order], groups)

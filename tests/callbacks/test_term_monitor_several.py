@@ -73,5 +73,5 @@ def test_each_finds_its_own_sums_in_a_checkpoint(two, pair, make_trainer, tmp_pa
 @pytest.mark.parametrize("losses", [None, ["heads.0", "loss_fn"]])
 def test_the_same_loss_twice_is_refused(two, make_trainer, losses):
     callbacks = [PolynomialTermMonitor(losses=["loss_fn"]), PolynomialTermMonitor(losses=losses)]
-    with pytest.raises(ValueError, match=r"two PolynomialTermMonitors .*\['loss_fn'\]; set `losses` of each"):
+    with pytest.raises(ValueError, match=r"two PolynomialTermMonitors .*\['loss_fn'\]; set `losses` on each"):
         make_trainer(callbacks=callbacks, max_epochs=1).fit(two)

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from polyloss_lightning.class_groups import thirds
+from polyloss_lightning.class_groups import head_middle_tail
 from polyloss_lightning.plotting.classes import classes_figure
 
 COUNTS = [7, 400, 30, 90, 200, 12, 3, 55]
@@ -36,7 +36,7 @@ def test_bars_go_from_the_most_to_the_least_frequent_class_in_thirds(ends):
     ):
         drawn = bars(axes)
         assert list(drawn) == ["head", "middle", "tail"]
-        for name, members in thirds(COUNTS).items():
+        for name, members in head_middle_tail(COUNTS).items():
             np.testing.assert_allclose(drawn[name], [values[index] for index in members])
     names = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
     assert names == ["1", "4", "3", "7", "2", "5", "0", "6"]
