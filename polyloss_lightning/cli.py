@@ -14,7 +14,7 @@ try:
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
     from rich.console import Console
 
-    from polyloss_lightning.closing_table import closing_table, only_classes
+    from polyloss_lightning.results_table import only_classes, results_table
 except ModuleNotFoundError as error:
     raise SystemExit(f'polyloss needs {error.name}: pip install "polyloss-lightning[cli]"') from error
 import torch
@@ -113,7 +113,7 @@ class PolyLossCLI(LightningCLI):
     def _close(self, metrics: dict[str, Any], title: str) -> None:
         if self.trainer.is_global_zero and metrics:
             counts = getattr(self.datamodule, "class_counts", None)
-            _console().print(closing_table(metrics, title, counts))
+            _console().print(results_table(metrics, title, counts))
 
 
 class _Validations(Callback):

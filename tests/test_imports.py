@@ -14,43 +14,39 @@ import polyloss_lightning
 PACKAGE = Path(polyloss_lightning.__file__).parent
 ROOT = "polyloss_lightning"
 
-CORE = {"polynomial", "links", "reduction", "evaluation", "observation"}
-LOSSES = CORE | {"kernels", "functional", "losses"}
+LOSSES = {"checks", "core", "losses"}
 # A room is a module or a subpackage of the package. Each may import itself and what is named here.
 ALLOWED = {
-    "polynomial": set(),
-    "schedules": set(),
+    "checks": set(),
+    "schedules": {"checks"},
     "class_groups": set(),
-    "links": {"polynomial"},
-    "reduction": {"links"},
-    "evaluation": {"polynomial", "links", "reduction"},
-    "observation": {"polynomial", "links", "reduction"},
-    "kernels": CORE,
-    "functional": CORE | {"kernels"},
-    "losses": CORE | {"kernels", "functional"},
-    "metrics": {"polynomial", "observation"},
-    "record": {"polynomial", "observation"},
+    "core": {"checks"},
+    "losses": {"checks", "core"},
+    "functional": {"losses"},
+    "metrics": {"checks", "polynomial", "observation"},
+    "record": {"checks", "core"},
     "provider": {"losses"},
-    "plotting": {"polynomial", "record", "schedules", "class_groups"},
-    "interception": LOSSES | {"schedules"},
-    "callbacks": LOSSES | {"schedules", "metrics", "record", "interception", "plotting", "provider", "class_groups"},
-    "data": {"class_groups"},
-    "models": {"losses", "provider", "class_groups"},
+    "plotting": {"checks", "polynomial", "record", "schedules", "class_groups"},
+    "interception": LOSSES | {"checks", "schedules"},
+    "callbacks": LOSSES
+    | {"checks", "schedules", "metrics", "record", "interception", "plotting", "provider", "class_groups"},
+    "data": {"checks", "class_groups"},
+    "models": {"checks", "losses", "provider", "class_groups"},
     "search": LOSSES | {"schedules", "metrics", "record", "plotting", "callbacks", "provider", "data", "models"},
-    "closing_table": set(),
+    "results_table": set(),
     "shipped_configs": set(),
 }
 # The command may import everything; only `python -m polyloss_lightning` imports it.
 ALLOWED["cli"] = set(ALLOWED) | {ROOT}
 ALLOWED["__main__"] = {"cli"}
 # The public names: everything that needs no extra.
-ALLOWED[ROOT] = set(ALLOWED) - {"cli", "__main__", "data", "models", "search", "closing_table", "shipped_configs"}
+ALLOWED[ROOT] = set(ALLOWED) - {"cli", "__main__", "data", "models", "search", "results_table", "shipped_configs"}
 
 LAZY_ONLY = {("callbacks", "plotting"), ("metrics", "plotting"), (ROOT, "plotting")}
 EXTRAS = {"matplotlib", "sklearn", "optuna", "torchvision", "jsonargparse", "rich", "pandas", "scipy"}
 # The extra `cli` brings these, and only the command imports these rooms.
-EXTRAS_AT_THE_TOP = {"cli": {"jsonargparse", "rich"}, "closing_table": {"rich"}}
-TORCH_ONLY = CORE | {"kernels", "functional", "losses", "interception", "provider"}
+EXTRAS_AT_THE_TOP = {"cli": {"jsonargparse", "rich"}, "results_table": {"rich"}}
+TORCH_ONLY = LOSSES | {"functional", "interception", "provider"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES} - {"__init__"}
@@ -149,4 +145,4 @@ def test_importing_the_package_loads_none_of_its_command_and_no_extra_of_its_own
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     rooms = {module.split(".")[1] for module in done.stdout.split()}
     assert "losses" in rooms
-    assert not rooms & {"cli", "data", "models", "search", "plotting", "closing_table", "shipped_configs"}
+    assert not rooms & {"cli", "data", "models", "search", "plotting", "results_table", "shipped_configs"}

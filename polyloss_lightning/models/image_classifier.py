@@ -6,7 +6,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, Reduce
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from polyloss_lightning.models.evaluation import ClassificationMetrics
+from polyloss_lightning.models.metrics import ClassificationMetrics
 from polyloss_lightning.provider import LossProvider
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 _OF_A_CLASS = re.compile(r"^(?P<name>.+)_class/(?P<index>\d+)$")
 
 
-def closing_table(
+def results_table(
     metrics: Mapping[str, Tensor | float], title: str, class_counts: Sequence[int] | None = None
 ) -> Group:
     """Lay out ``metrics`` as rich tables.
@@ -24,7 +24,7 @@ def closing_table(
 
     Example:
         >>> from rich import print
-        >>> print(closing_table({"test/pt": 0.91234, "test/recall_class/0": 1.0}, "test part"))
+        >>> print(results_table({"test/pt": 0.91234, "test/recall_class/0": 1.0}, "test part"))
                   test part
         ┏━━━━━━━━━┳━━━━━━━━┓
         ┃ metric  ┃  value ┃

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from polyloss_lightning.closing_table import closing_table, only_classes
+from polyloss_lightning.results_table import only_classes, results_table
 
 METRICS = {
     "val/loss": 0.5,
@@ -16,7 +16,7 @@ METRICS = {
 
 def rows(metrics, **options):
     console = Console(file=io.StringIO(), width=160)
-    console.print(closing_table(metrics, "part", **options))
+    console.print(results_table(metrics, "part", **options))
     return [line for line in console.file.getvalue().splitlines() if line.startswith("│")]
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyloss_lightning.models.evaluation import ClassificationMetrics
+from polyloss_lightning.models.metrics import ClassificationMetrics
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
