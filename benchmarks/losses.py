@@ -1,186 +1,269 @@
-"""What a Poly-1 loss costs over torch's own: time of forward and backward, and memory that waits for backward.
+"""What the losses cost over torch's own: time of forward and backward, memory, observers, torch.compile.
 
-Times are ratios to torch's loss of the same target (torchvision's for the focal losses), each the median over rounds in
-which all are taken in turns, on one thread. "Kept" counts what autograd keeps for backward in units of the logits,
-leaving out the logits and targets themselves. "usual" is what is usually written: softmax, a one-hot target, 1 - pt.
+    python benchmarks/losses.py                  # on the CPU, about 6 minutes on two cores
+    python benchmarks/losses.py --cases BCE      # only cases whose name contains this
+    python benchmarks/losses.py --quick          # small cases, few rounds, one setting: a check, no measurement
+    python benchmarks/losses.py cuda
 
-    python benchmarks/losses.py [cpu|cuda]
+It prints Markdown tables, and its progress to stderr. A time is a ratio to torch's own loss of the same target
+(torchvision's for sigmoid focal), given as "median [lowest highest]" of five runs. A run is the median ratio over
+rounds that take both in turns, and the five runs of a case are spread over the measurement. Everything has epsilon 1
+and the mean for its reduction.
+
+On the CPU each case is timed with one thread (T1) and with two (T2), and with two settings of glibc's allocator, each
+in a process of its own. "stock" is the default: large buffers are mapped anew in each call. "warm" keeps freed memory,
+as caching allocators do. Other C libraries ignore the settings. Time on CUDA is that between two events.
+
+The verdict is about T1 and the allocator that does worse: "met" if the median is at most the must; "met within the
+spread" if it is above by less than the highest run minus the lowest; "missed" otherwise.
+
+Memory is in units of the logits. The peak is what forward and backward hold at once beside logits and target, the
+gradient included; "kept" is what waits between the two. "Usual" is the usual formulation of the same loss: softmax,
+one-hot target, 1 - pt.
 """
 
+import argparse
+import json
+import os
+import shutil
 import statistics
+import subprocess
 import sys
 import time
-import weakref
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import measure
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
+from cases import CASES, COMPILED, Case, Prepared, prepare, prepare_compiled
 
-import polyloss_lightning as poly
-
-EPSILON = 1.0
-SMOOTHING = 0.1
-SHAPES = ((256, 10), (1024, 100), (1024, 1000), (1024, 21841), (4, 21, 256, 256))
-ELEMENTWISE = ((256, 80), (49104, 80))
-Case = tuple[str, dict[str, Callable[[Tensor], Tensor]]]
-
-
-def usual(smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Poly-1 cross-entropy as it is usually written."""
-
-    def loss(input: Tensor, target: Tensor) -> Tensor:
-        q = target
-        if not target.is_floating_point():
-            q = F.one_hot(target, input.shape[1]).movedim(-1, 1).to(input.dtype)
-            q = (1 - smoothing) * q + smoothing / input.shape[1]
-        pt = (q * input.softmax(1)).sum(1)
-        ce = F.cross_entropy(input, target, reduction="none", label_smoothing=smoothing)
-        return (ce + EPSILON * (1 - pt)).mean()
-
-    return loss
+RUNS = 5
+BUDGET, QUICK_BUDGET = 0.25, 0.01  # seconds of a run
+QUICK_NUMEL = 2_000_000
+KEEP_FREED_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "500000000",
+}
+MEMORY_COLUMNS = ("peak ours", "peak torch", "kept ours", "kept torch")
+MUST_PEAK, AIM_PEAK = (1.15,), (1.0,)
+MUST_OBSERVING, AIM_OBSERVING = (1.4,), (1.2,)
+COMPILED_ROWS = {
+    "torch": ("over torch's eager loss", (1.0,), ()),
+    "torch compiled": ("over torch's compiled loss", (), (1.25,)),
+}
+VERDICTS = ("met", "met within the spread", "missed")
 
 
-def usual_focal(input: Tensor, target: Tensor) -> Tensor:
-    """Poly-1 focal loss as it is usually written."""
-    p = input.sigmoid()
-    pt = p * target + (1 - p) * (1 - target)
-    alpha = 0.25 * target + 0.75 * (1 - target)
-    bce = F.binary_cross_entropy_with_logits(input, target, reduction="none")
-    return (alpha * ((1 - pt) ** 2 * bce + EPSILON * (1 - pt) ** 3)).mean()
+class Setting(NamedTuple):
+    """What a worker process runs under: an allocator ("stock", "warm", or "cuda" for that of CUDA) and threads."""
+
+    allocator: str
+    threads: int
+
+    def __str__(self) -> str:
+        return "ratio" if self.allocator == "cuda" else f"{self.allocator} T{self.threads}"
 
 
-def softmax_cases(shape: tuple[int, ...], device: str) -> list[Case]:
-    """Class indices, probabilities, and smoothed class indices."""
-    index = torch.randint(shape[1], (shape[0], *shape[2:]), device=device)
-    soft = torch.randn(shape, device=device).softmax(1)
-    plain, smoothed = (
-        poly.Poly1CrossEntropyLoss(EPSILON),
-        poly.Poly1CrossEntropyLoss(EPSILON, label_smoothing=SMOOTHING),
-    )
-    focal = poly.Poly1FocalLoss(EPSILON)
-    return [
-        (
-            "class indices",
-            {
-                "torch": lambda x: F.cross_entropy(x, index),
-                "Poly-1": lambda x: plain(x, index),
-                "focal": lambda x: focal(x, index),
-                "usual": lambda x: usual(0.0)(x, index),
-            },
-        ),
-        (
-            "probabilities",
-            {
-                "torch": lambda x: F.cross_entropy(x, soft),
-                "Poly-1": lambda x: plain(x, soft),
-                "focal": lambda x: focal(x, soft),
-                "usual": lambda x: usual(0.0)(x, soft),
-            },
-        ),
-        (
-            "smoothed class indices",
-            {
-                "torch": lambda x: F.cross_entropy(x, index, label_smoothing=SMOOTHING),
-                "Poly-1": lambda x: smoothed(x, index),
-                "usual": lambda x: usual(SMOOTHING)(x, index),
-            },
-        ),
-    ]
+STOCK, WARM = Setting("stock", 1), Setting("warm", 1)
+ON_CPU = (STOCK, WARM, Setting("stock", 2), Setting("warm", 2))
+ON_CUDA = (Setting("cuda", 1),)
+Measured = dict[Setting, list[float]]
+Row = dict[str, Any]
 
 
-def sigmoid_cases(shape: tuple[int, ...], device: str) -> list[Case]:
-    """Multi-hot targets."""
-    target = (torch.rand(shape, device=device) < 0.05).float()
-    binary, focal = poly.Poly1BCEWithLogitsLoss(EPSILON), poly.Poly1SigmoidFocalLoss(EPSILON, reduction="mean")
-    return [
-        (
-            "binary cross-entropy",
-            {
-                "torch": lambda x: F.binary_cross_entropy_with_logits(x, target),
-                "Poly-1": lambda x: binary(x, target),
-            },
-        ),
-        (
-            "sigmoid focal",
-            {
-                "torch": lambda x: sigmoid_focal_loss(x, target, reduction="mean"),
-                "Poly-1": lambda x: focal(x, target),
-                "usual": lambda x: usual_focal(x, target),
-            },
-        ),
-    ]
+def bound(bounds: tuple[float, ...], setting: Setting) -> float | None:
+    """Return the bound that applies in a setting, None without one."""
+    if not bounds:
+        return None
+    return bounds[-1] if setting.allocator == "warm" else bounds[0]
 
 
-def seconds(losses: dict[str, Callable[[Tensor], Tensor]], input: Tensor, rounds: int) -> dict[str, list[float]]:
-    """Seconds of forward and backward, by loss and round."""
-    calls = max(1, 200_000 // input.numel())
-
-    def run(loss: Callable[[Tensor], Tensor]) -> float:
-        start = time.perf_counter()
-        for _ in range(calls):
-            input.grad = None
-            loss(input).backward()
-        if input.is_cuda:
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / calls
-
-    for loss in losses.values():
-        run(loss)
-    taken: dict[str, list[float]] = {name: [] for name in losses}
-    for _ in range(rounds):
-        for name, loss in losses.items():
-            taken[name].append(run(loss))
-    return taken
+def verdict(measured: Measured, must: tuple[float, ...]) -> str:
+    """Judge the runs with one thread, by the allocator that does worse."""
+    found = []
+    for setting, ratios in measured.items():
+        limit = bound(must, setting)
+        if limit is None or setting.threads != 1:
+            continue
+        excess = statistics.median(ratios) - limit
+        found.append(VERDICTS[0] if excess <= 0 else VERDICTS[1 if excess < max(ratios) - min(ratios) else 2])
+    return max(found, key=VERDICTS.index, default="")
 
 
-class Waiting:
-    """A tensor that waits for backward."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-
-def kept(loss: Callable[[Tensor], Tensor], input: Tensor) -> float:
-    """What waits for backward beside the logits, in units of them; each storage counts once."""
-    waiting: weakref.WeakSet[Waiting] = weakref.WeakSet()
-
-    def pack(tensor: Tensor) -> Waiting:
-        waiting.add(kept := Waiting(tensor))
-        return kept
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
-        value = loss(input)
-    storages = {kept.tensor.untyped_storage() for kept in waiting}
-    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
-    sizes.pop(input.untyped_storage().data_ptr(), None)
-    del value
-    return sum(sizes.values()) / (input.numel() * input.element_size())
+def selected(options: argparse.Namespace) -> list[Case]:
+    """Return the cases that were asked for."""
+    fits = [case for case in CASES if options.cases in case.name]
+    return [case for case in fits if case.numel < QUICK_NUMEL] if options.quick else fits
 
 
-def main() -> None:
-    """Print the table."""
-    device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
-    torch.set_num_threads(1)
-    names = ("Poly-1", "focal", "usual")
-    print(f"torch {torch.__version__}, {device}, one thread\n")
-    print("| target | logits | torch | " + " | ".join(names) + " | kept: torch | " + " | ".join(names) + " |")
-    print("|---" * (4 + 2 * len(names)) + "|")
-    for shapes, cases in ((SHAPES, softmax_cases), (ELEMENTWISE, sigmoid_cases)):
-        for shape in shapes:
-            input = torch.randn(shape, device=device, requires_grad=True)
-            for title, losses in cases(shape, device):
-                taken = seconds(losses, input, rounds=5 if input.numel() > 4_000_000 else 25)
-                ratios = {
-                    name: statistics.median(a / b for a, b in zip(taken[name], taken["torch"], strict=True))
-                    for name in losses
+def compiles(options: argparse.Namespace) -> bool:
+    """Whether the compiled loss was asked for."""
+    return not options.quick and options.cases in COMPILED.name
+
+
+def no_compiler() -> str | None:
+    """Return the name of the C++ compiler that torch.compile would call, if it is not there."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    return None if shutil.which(compiler) else compiler
+
+
+def work(options: argparse.Namespace) -> None:
+    """Measure every case in the setting of this process; print each result as one JSON line."""
+    setting = Setting(options.worker, options.threads)
+    torch.set_num_threads(setting.threads)
+    budget = QUICK_BUDGET if options.quick else BUDGET
+
+    def compare(table: str, name: str, prepared: Prepared, loss: str, reference: str) -> None:
+        losses = prepared.losses
+        ratio, seconds = measure.run(losses[loss], losses[reference], prepared.input, budget)
+        print(json.dumps({"table": table, "case": name, "ratio": ratio, "ms": 1e3 * seconds}), flush=True)
+
+    for number in range(RUNS):
+        for case in selected(options):
+            prepared = prepare(case, options.device)
+            compare("time", case.name, prepared, "ours", "torch")
+            if case.observing and setting.threads == 1:
+                compare("observing", case.name, prepared, "observed", "ours")
+            if number > 0 or setting not in (STOCK, *ON_CUDA):
+                continue
+            if case.usual:
+                compare("usual", case.name, prepared, "usual", "torch")
+            if case.memory:
+                memory = {
+                    f"{what} {loss}": value
+                    for loss in ("ours", "torch")
+                    for what, value in (
+                        ("peak", measure.peak(prepared.losses[loss], prepared.input)),
+                        ("kept", measure.kept(prepared.losses[loss], prepared.input, prepared.target)),
+                    )
                 }
-                memory = {name: kept(loss, input) for name, loss in losses.items()}
-                cells = [title, str(list(shape)), f"{1e3 * statistics.median(taken['torch']):.2f} ms"]
-                cells += [f"{ratios[name]:.2f}" if name in losses else "" for name in names]
-                cells += [f"{memory[name]:.1f}" if name in losses else "" for name in ("torch", *names)]
-                print("| " + " | ".join(cells) + " |", flush=True)
+                print(json.dumps({"table": "memory", "case": case.name, **memory}), flush=True)
+    if compiles(options) and setting.threads == 1 and not no_compiler():
+        prepared = prepare_compiled(options.device)
+        for _ in range(RUNS):
+            for reference in COMPILED_ROWS:
+                compare("compiled", reference, prepared, "ours", reference)
+
+
+def rows_of_worker(options: argparse.Namespace, setting: Setting) -> list[Row]:
+    """Measure in a process of its own, because allocator and threads are set before it starts."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(setting.threads)
+    environment.setdefault("KINETO_LOG_LEVEL", "99")  # torch.profiler reports on stderr that it starts and stops
+    if setting.allocator == "warm":
+        environment |= KEEP_FREED_MEMORY
+    command = [sys.executable, str(Path(__file__).resolve()), options.device, "--cases", options.cases]
+    command += ["--quick"] * options.quick + ["--worker", setting.allocator, "--threads", str(setting.threads)]
+    began = time.perf_counter()
+    printed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    print(f"{setting.allocator} T{setting.threads}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+
+
+def written(bounds: tuple[float, ...]) -> str:
+    """Write a must or an aim."""
+    first, *rest = (f"{value:g}" for value in bounds) if bounds else ("",)
+    return ", warm ".join([first, *rest])
+
+
+def spread(ratios: Sequence[float] | None) -> str:
+    """Write the median, lowest and highest of several runs."""
+    return f"{statistics.median(ratios):.2f} [{min(ratios):.2f} {max(ratios):.2f}]" if ratios else ""
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table, or nothing if it has no rows."""
+    if rows:
+        print(f"\n## {title}\n")
+        for cells in (header, ["---"] * len(header), *rows):
+            print("| " + " | ".join(cells) + " |")
+
+
+class Report:
+    """The results of all workers, and the tables made of them."""
+
+    def __init__(self, device: str, settings: Sequence[Setting], results: dict[Setting, list[Row]]) -> None:
+        self.judged = device == "cpu"  # the bounds are for the CPU
+        self.settings = settings
+        self.one_thread = [setting for setting in settings if setting.threads == 1]
+        self.ratios: dict[tuple[str, str], Measured] = defaultdict(lambda: defaultdict(list))
+        self.ms: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self.memory: dict[str, Row] = {}
+        for setting, rows in results.items():
+            for row in rows:
+                if row["table"] == "memory":
+                    self.memory[row["case"]] = row
+                    continue
+                key = row["table"], row["case"]
+                self.ratios[key][setting].append(row["ratio"])
+                if setting == settings[0]:
+                    self.ms[key].append(row["ms"])
+
+    def judgement(self, measured: Measured, must: tuple[float, ...], aim: tuple[float, ...]) -> list[str]:
+        """Return the cells "must", "aim" and "verdict", no cells for devices without bounds."""
+        return [written(must), written(aim), verdict(measured, must)] if self.judged else []
+
+    def cells(self, table: str, name: str, settings: Sequence[Setting]) -> list[str]:
+        """Return the time of the reference and the ratios of each setting."""
+        key = table, name
+        return [f"{statistics.median(self.ms[key]):.3g}", *(spread(self.ratios[key].get(each)) for each in settings)]
+
+    def print(self) -> None:
+        """Print all tables."""
+        bounds = ["must", "aim", "verdict"] if self.judged else []
+        times, observing, memory = [], [], []
+        for case in CASES:
+            if ("time", case.name) in self.ratios:
+                usual = self.ratios.get(("usual", case.name), {}).get(self.settings[0])
+                times.append([case.name, *self.cells("time", case.name, self.settings)])
+                times[-1] += self.judgement(self.ratios["time", case.name], case.must, case.aim)
+                times[-1].append(f"{usual[0]:.1f}" if usual else "")
+            if ("observing", case.name) in self.ratios:
+                observing.append([case.name, *self.cells("observing", case.name, self.one_thread)])
+                observing[-1] += self.judgement(self.ratios["observing", case.name], MUST_OBSERVING, AIM_OBSERVING)
+            if case.name in self.memory:
+                row = self.memory[case.name]
+                memory.append([case.name, *(f"{row[what]:.2f}" for what in MEMORY_COLUMNS)])
+                memory[-1] += self.judgement({self.settings[0]: [row["peak ours"]]}, MUST_PEAK, AIM_PEAK)
+        header = ["case", "torch, ms", *map(str, self.settings), *bounds, f"usual, {self.settings[0]}"]
+        print_table("Time over torch's", header, times)
+        print_table("Memory, in logits", ["case", *MEMORY_COLUMNS, *bounds], memory)
+        header = ["case", "unobserved, ms", *map(str, self.one_thread), *bounds]
+        print_table("Time with an empty observer over without", header, observing)
+        compiled = []
+        for reference, (title, must, aim) in COMPILED_ROWS.items():
+            if ("compiled", reference) in self.ratios:
+                compiled.append([title, *self.cells("compiled", reference, self.one_thread)])
+                compiled[-1] += self.judgement(self.ratios["compiled", reference], must, aim)
+        header = ["compiled loss", "torch, ms", *map(str, self.one_thread), *bounds]
+        print_table(f"Time under torch.compile, {COMPILED.name}", header, compiled)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables, or what one worker measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("device", nargs="?", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--quick", action="store_true", help="only small cases, few rounds, one setting")
+    parser.add_argument("--cases", default="", metavar="SUBSTRING", help="only cases whose name contains this")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.worker:
+        work(options)
+        return
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("no CUDA device")
+    if not selected(options):
+        parser.error(f"no case is called {options.cases!r}")
+    name = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {os.cpu_count()} cores"
+    print(f"torch {torch.__version__}, {name}, {RUNS} runs", flush=True)
+    settings = ON_CUDA if options.device == "cuda" else ON_CPU[: 1 if options.quick else None]
+    Report(options.device, settings, {setting: rows_of_worker(options, setting) for setting in settings}).print()
+    if compiles(options) and no_compiler():
+        print(f"\ntorch.compile was not measured: there is no {no_compiler()}.")
 
 
 if __name__ == "__main__":
