@@ -42,7 +42,7 @@ class Window:
         if counts and self.end - self.begin < 2:
             raise ValueError(
                 "`end` as a count must be at least `begin` + 2, so that t can go from 0 to 1, got "
-                f"begin={self.begin} and end={self.end}; a fraction needs a decimal point: end=1.0 is the end of the run"
+                f"begin={self.begin} and end={self.end}; fractions need a decimal point: end=1.0 is the end of the run"
             )
         if isinstance(self.begin, float) and isinstance(self.end, float) and self.end <= self.begin:
             raise ValueError(f"`end` must be greater than `begin`, got begin={self.begin} and end={self.end}")

@@ -1,4 +1,4 @@
-"""Replacing torch's own loss functions while a block runs: for plain loops and Fabric; needs nothing but torch."""
+"""Replacing torch's own loss functions inside of a ``with`` block, for plain training loops and Fabric."""
 
 from polyloss_lightning.interception.call_sites import CallSite
 from polyloss_lightning.interception.functions import LossName

@@ -1,4 +1,4 @@
-"""Backward passes, in which activation checkpointing computes losses again."""
+"""Running backward passes inside of the mode, because activation checkpointing recomputes losses in them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 _skip_one_hop: Callable[..., Any] | None = getattr(torch._C, "_skip_one_hop_torch_function", None)
 
-# Functions of torch, and as such run without the mode that sees them: the losses in them would not be replaced.
+# An intercepted function runs with its mode disabled, so the losses recomputed in these would not be replaced.
 BACKWARD_PASSES: frozenset[Callable[..., Any]] = frozenset(
     [torch.Tensor.backward]
     if _skip_one_hop is None
@@ -19,11 +19,11 @@ BACKWARD_PASSES: frozenset[Callable[..., Any]] = frozenset(
 def run_in(
     mode: TorchFunctionMode, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """Run one of :data:`BACKWARD_PASSES` in the mode that has intercepted it."""
+    """Run one of :data:`BACKWARD_PASSES` with the mode that intercepted it enabled again."""
     with mode:
         if _skip_one_hop is not None:
             return _skip_one_hop(func, types, args, kwargs)
-        # What Tensor.backward is in a torch without that function; it is intercepted no more.
+        # Older versions of torch lack that function. Do what their Tensor.backward does, without intercepting it again.
         tensor, gradient, *others = (*args, *[None] * 5)[:5]
         gradient, inputs = kwargs.get("gradient", gradient), kwargs.get("inputs", others[2])
         retain_graph, create_graph = kwargs.get("retain_graph", others[0]), kwargs.get("create_graph", others[1])

@@ -1,4 +1,4 @@
-"""Where a loss was called: for messages, and for the table of what was replaced."""
+"""Finding the line of code that called a loss, for error messages and for the table of replaced losses."""
 
 import os
 import sys
@@ -14,16 +14,16 @@ _FOCAL = ("torchvision.ops.focal_loss", "sigmoid_focal_loss")
 
 @dataclass
 class CallSite:
-    """One place in somebody's code that calls one of torch's loss functions.
+    """One line of user code that calls one of torch's loss functions.
 
     Attributes:
         function: name of the function.
-        reduction: its reduction in that place.
+        reduction: reduction of the call.
         location: file and line.
-        replaced: whether the loss was replaced there.
-        reason: why not; empty where it was replaced.
+        replaced: whether the loss was replaced.
+        reason: why it was not replaced; empty if it was.
         shape: shape of the logits in the latest call.
-        calls: number of calls seen; a compiled region counts each of its runs once.
+        calls: number of calls; those in compiled code count at most once each time the call sites are read.
     """
 
     function: str
@@ -36,7 +36,7 @@ class CallSite:
 
 
 def caller() -> FrameType:
-    """The innermost frame that is neither torch's nor of this room: whoever called torch."""
+    """Return the innermost frame outside of torch and of this package: the frame that called torch."""
     frame = sys._getframe(1)
     while _is_machinery(frame) and frame.f_back is not None:
         frame = frame.f_back
@@ -44,14 +44,14 @@ def caller() -> FrameType:
 
 
 def in_sigmoid_focal_loss(frame: FrameType) -> bool:
-    """Whether ``frame`` is torchvision's ``sigmoid_focal_loss``."""
+    """Return whether ``frame`` is a frame of torchvision's ``sigmoid_focal_loss``."""
     module, function = _FOCAL
-    # torch.compile names what it goes on with after a graph break after the function that it broke.
+    # After a graph break, torch.compile continues in a function whose name contains the name of the original one.
     return frame.f_globals.get("__name__") == module and function in frame.f_code.co_name
 
 
 def stack(frame: FrameType) -> Iterator[FrameType]:
-    """``frame`` and the frames that it was called from, innermost first."""
+    """Yield ``frame`` and its callers, innermost first."""
     current: FrameType | None = frame
     while current is not None:
         yield current
@@ -59,17 +59,17 @@ def stack(frame: FrameType) -> Iterator[FrameType]:
 
 
 def location(frame: FrameType) -> str:
-    """File and line of the innermost frame that is not of torchvision's focal loss."""
+    """Return file and line of ``frame``, or of its nearest caller outside of torchvision's focal loss."""
     while in_sigmoid_focal_loss(frame) and frame.f_back is not None:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-# Run once, while a graph is traced: within one piece of code it is always the same.
+# Evaluated once, when the graph is traced: the caller is the same in every run of the same code.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def traced_caller() -> tuple[bool, str]:
-    """In code that is being traced: whether torchvision's focal loss is the caller, and the file and line."""
-    from torch._guards import TracingContext  # there is no public way to the code being traced
+    """Return whether torchvision's focal loss is the caller, and file and line, for code that is being traced."""
+    from torch._guards import TracingContext  # there is no public API for the stack of the code being traced
 
     focal = False
     for summary in reversed(TracingContext.extract_stack()):
@@ -80,13 +80,13 @@ def traced_caller() -> tuple[bool, str]:
             focal = True
             continue
         return focal, f"{summary.filename}:{summary.lineno}"
-    # Nothing but torch's own code is being traced, so its caller runs as plain Python.
+    # All frames being traced belong to torch, so the caller runs as plain Python.
     frame = caller()
     return focal or in_sigmoid_focal_loss(frame), location(frame)
 
 
 def table(sites: Iterable[CallSite]) -> str:
-    """The call sites as an aligned text table.
+    """Return the call sites as an aligned text table.
 
     Example:
         >>> print(table([CallSite("cross_entropy", "mean", "/app/model.py:31", True, shape=(8, 10), calls=1)]))
@@ -102,7 +102,7 @@ def table(sites: Iterable[CallSite]) -> str:
 
 
 def _short(location: str) -> str:
-    """``location`` without the part of the path that says nothing: the working directory or site-packages."""
+    """Return ``location`` relative to the working directory or to an entry of ``sys.path``, if it is inside of one."""
     for prefix in [*sys.path, os.getcwd()]:
         if prefix and location.startswith(prefix.rstrip(os.sep) + os.sep):
             return location[len(prefix.rstrip(os.sep)) + 1 :]

@@ -1,4 +1,4 @@
-"""The loss functions of torch that can be replaced, and their arguments as links."""
+"""The loss functions of torch that can be replaced, and the conversion of their arguments to links."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import _reduction as legacy
 
+from polyloss_lightning.checks import check_choice
 from polyloss_lightning.core import Entries, Link, Sigmoid, Softmax
 from polyloss_lightning.core.entries import autocast_dtype
 
@@ -36,8 +37,8 @@ class Call(NamedTuple):
         input: logits; log-probabilities for ``nll_loss``, features for ``linear_cross_entropy``.
         target: the targets.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        link: the other arguments.
-        linear: weight and bias of ``linear_cross_entropy``.
+        link: the other arguments of the call, as a link.
+        linear: weight and bias of ``linear_cross_entropy``; None for all other functions.
     """
 
     input: Tensor
@@ -47,7 +48,7 @@ class Call(NamedTuple):
     linear: tuple[Tensor, Tensor | None] | None = None
 
     def logits(self) -> Tensor:
-        """Return the input of the link."""
+        """Return the logits (for ``nll_loss`` the log-probabilities)."""
         if self.linear is None:
             return self.input
         weight, bias = self.linear
@@ -59,8 +60,8 @@ class LossFunction(NamedTuple):
     """One of torch's loss functions.
 
     Attributes:
-        name: its name.
-        bind: from its arguments, as they were given, to a :class:`Call`.
+        name: name of the function.
+        bind: converts the arguments of a call, exactly as they were passed, to a :class:`Call`.
     """
 
     name: LossName
@@ -68,7 +69,7 @@ class LossFunction(NamedTuple):
 
 
 class LogProbability(NamedTuple):
-    """The link of ``nll_loss``, whose input is taken as log-probabilities; not through a softmax, as in torch."""
+    """The link of ``nll_loss``. As in torch, the input is used as log-probabilities, and no softmax is applied."""
 
     weight: Tensor | None
     ignore_index: int
@@ -86,27 +87,26 @@ class LogProbability(NamedTuple):
 
 
 def check_losses(losses: object) -> tuple[LossName, ...]:
-    """Validate the names of losses; None gives :data:`DEFAULT_LOSSES`.
+    """Return the validated names of losses as a tuple; for None return :data:`DEFAULT_LOSSES`.
 
     Raises:
-        TypeError: if it is not a sequence of names.
-        ValueError: if it is empty, or a name is not one that can be replaced.
+        TypeError: if ``losses`` is not a list or tuple.
+        ValueError: if it is empty, or if a name is not that of a loss function that can be replaced.
     """
     if losses is None:
         return DEFAULT_LOSSES
     if isinstance(losses, str) or not isinstance(losses, list | tuple):
         raise TypeError(f"`losses` must be None or a list of names among {get_args(LossName)}, got {losses!r}")
-    for name in losses:
-        if name not in get_args(LossName):
-            raise ValueError(f"`losses` must be among {get_args(LossName)}, got {name!r}")
+    for i, name in enumerate(losses):
+        check_choice(f"losses[{i}]", name, get_args(LossName))
         if name == "linear_cross_entropy" and not hasattr(F, name):
-            raise ValueError(f"`losses` holds 'linear_cross_entropy', which torch {torch.__version__} does not have")
+            raise ValueError(f"`losses` contains 'linear_cross_entropy', which torch {torch.__version__} does not have")
     if not losses:
-        raise ValueError("`losses` must name at least one loss function, got an empty list")
+        raise ValueError("`losses` must contain at least one loss function, got an empty list")
     return tuple(losses)
 
 
-# The signatures are torch's, in names, order and defaults: calls arrive as they were written.
+# These signatures match torch's in names, order and defaults, because calls arrive exactly as they were written.
 
 
 def _cross_entropy(
@@ -170,8 +170,8 @@ def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -
     return legacy.legacy_get_string(size_average, reduce)
 
 
-# Losses that are not replaced are here too: the table of what was found names them as well. torchvision's focal loss is
-# plain Python around torch's binary cross-entropy: that call is what is replaced.
+# Includes losses that are not selected for replacement, because the table of call sites lists them as well.
+# torchvision's focal loss is Python code that calls torch's binary cross-entropy, and that inner call is replaced.
 LOSS_FUNCTIONS: dict[Callable[..., Any], LossFunction] = {
     F.cross_entropy: LossFunction("cross_entropy", _cross_entropy),
     F.binary_cross_entropy_with_logits: LossFunction(

@@ -1,4 +1,4 @@
-"""The mode that sees torch's calls, and what it does with a loss."""
+"""The mode that intercepts calls of torch functions and replaces losses among them."""
 
 import contextlib
 import sys
@@ -29,25 +29,25 @@ _SKIPPED = "elementwise='skip'"
 
 
 class LossOverrideError(RuntimeError):
-    """A loss that cannot be replaced safely, or none that was."""
+    """Raised if a loss cannot be replaced safely, or if no loss was replaced."""
 
 
 class LossMode(TorchFunctionMode):
-    """Replaces the losses that are called while it is entered, in the thread that entered it.
+    """Replaces the losses called while the mode is active, in the thread that entered it.
 
-    It is on the path of every torch function, so :meth:`__torch_function__` does next to nothing for the others.
-    Traced by ``torch.compile``, a replaced loss is part of the graph; what can only be decided by looking at the
-    Python stack (a scope, an observer, a loss without a gradient) breaks the graph there.
+    The mode intercepts every torch function, so :meth:`__torch_function__` does as little as possible for functions
+    that are not losses. If ``torch.compile`` traces the call, the replaced loss becomes part of the graph. If the
+    Python stack is needed (for a scope, an observer or a loss without gradient), the graph breaks at the loss.
 
     Args:
         losses: names of the functions to replace.
-        scope: the modules inside of which they are replaced; None is everywhere.
+        scope: the modules inside of which losses are replaced; None replaces them everywhere.
         elementwise: what to do with a loss of reduction ``"none"``.
 
     Attributes:
-        epsilon: the perturbations in force.
-        replacing: replace losses; otherwise they are only observed.
-        trains: whether gradients are on in the block.
+        epsilon: the current perturbations.
+        replacing: whether losses are replaced; otherwise they are only observed.
+        trains: whether gradients were enabled when the mode was entered.
     """
 
     def __init__(self, losses: tuple[LossName, ...], scope: Scope | None, elementwise: Elementwise) -> None:
@@ -65,7 +65,7 @@ class LossMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Let everything pass but the losses."""
+        """Replace losses, run backward passes inside of the mode, and call every other function unchanged."""
         if func not in _WATCHED:
             return func(*args, **kwargs) if kwargs else func(*args)
         kwargs = kwargs or {}
@@ -77,10 +77,10 @@ class LossMode(TorchFunctionMode):
         loss = self._by_stack(function, args, kwargs)
         return func(*args, **kwargs) if loss is None else loss
 
-    # Disabled: only a frame that runs as plain Python can be asked who called it.
+    # Compilation is disabled because the caller can only be found on the stack of code that runs as plain Python.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _by_stack(self, function: LossFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-        """The loss that takes the place of the call's own, or None if that stays."""
+        """Return the loss that replaces this call, or None if the call is not replaced."""
         frame = call_sites.caller()
         call = function.bind(*args, **kwargs)
         name, reduction = function.name, call.reduction
@@ -92,7 +92,7 @@ class LossMode(TorchFunctionMode):
         why_not = self._why_not(name)
         if not why_not and focal is None and reduction == "none":
             why_not = self._why_not_elementwise(name, where)
-        # What activation checkpointing runs again in the backward pass was seen in the forward pass.
+        # During a backward pass, activation checkpointing repeats calls that were already seen in the forward pass.
         seen = torch._C._current_graph_task_id() != -1
         if self.replacing and not seen:
             self._note(CallSite(name, reduction, where, not why_not, why_not), tuple(call.input.shape))
@@ -113,7 +113,7 @@ class LossMode(TorchFunctionMode):
 
         observing = self.observers and not seen
         if observing and (focal is not None or not self.replacing):
-            # The replaced call is the cross-entropy inside the focal loss, and what it adds to is seen from here only.
+            # Compute the entries here if nothing is replaced, or if only the cross-entropy in a focal loss is replaced.
             with torch.no_grad():
                 on_entries(link.entries(call.logits(), call.target))
             observing = False
@@ -122,7 +122,7 @@ class LossMode(TorchFunctionMode):
     def _in_graph(
         self, func: Callable[..., Any], function: LossFunction, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """The same for code that is being traced: what it asks for is the same in every run of the graph."""
+        """Do the same for code that is being traced, using only facts that hold in every run of the graph."""
         focal, where = call_sites.traced_caller()
         call = function.bind(*args, **kwargs)
         name: LossName = function.name
@@ -139,25 +139,25 @@ class LossMode(TorchFunctionMode):
             loss = self._by_stack(function, args, kwargs)
             return func(*args, **kwargs) if loss is None else loss
         if self.replacing:
-            # An attribute with a constant name: it is set in every run of the graph, and recompiles nothing.
+            # Set an attribute with a constant name: this happens in every run of the graph and causes no recompilation.
             site = _as_attribute(name, call.reduction, where, why_not)
             setattr(self.traced, site, tuple(call.input.shape))
         if not why_not:
             return self.loss(call)
         if isinstance(call.link, Sigmoid):
-            # Not the function itself: run by the backend "eager", it would be intercepted again, out of its context.
+            # Do not call func: the backend "eager" would run it under this mode again, without knowledge of its caller.
             weight, pos_weight, _ = call.link
             reduction = _reduction.get_enum(call.reduction)
             return torch.binary_cross_entropy_with_logits(call.input, call.target, weight, pos_weight, reduction)
         return func(*args, **kwargs)
 
     def loss(self, call: Call, on_entries: Callable[[Entries], None] | None = None) -> Tensor:
-        """Return the replaced loss. It calls nothing that an outer mode replaces, so epsilon is applied once."""
+        """Return the replaced loss. No function that an outer mode replaces is called, so epsilon is applied once."""
         reduction = cast(Reduction, call.reduction)
         return loss(call.link, call.logits(), call.target, Polynomial(self.epsilon), reduction, on_entries)
 
     def _in_no_grad(self) -> bool:
-        """Whether gradients are off here, and are on in the block: as in reentrant activation checkpointing."""
+        """Return whether gradients are disabled now but not in the block, as in reentrant activation checkpointing."""
         return self.trains and not torch.is_grad_enabled()
 
     def _why_not(self, name: LossName) -> str:
@@ -170,9 +170,9 @@ class LossMode(TorchFunctionMode):
     def _why_not_elementwise(self, name: LossName, where: str) -> str:
         if self.elementwise == "error" and self.replacing:
             raise LossOverrideError(
-                f"{where} calls {name} with reduction='none'. What follows is not visible from here: a mask or a mean "
-                "is fine, but a focal loss that computes pt = exp(-ce) would be corrupted. Say which it is by "
-                "elementwise='apply' (replace it) or elementwise='skip' (leave it as it is), or leave it out by "
+                f"{where} calls {name} with reduction='none'. The use of the result cannot be checked: masking or "
+                "averaging it is fine, but a focal loss that computes pt = exp(-ce) would be corrupted. Choose "
+                "elementwise='apply' to replace it or elementwise='skip' to leave it unchanged, or exclude it with "
                 "`losses` or `scope`"
             )
         return "" if self.elementwise == "apply" else _SKIPPED
@@ -183,12 +183,12 @@ class LossMode(TorchFunctionMode):
         site.calls += 1
 
     def call_sites(self) -> list[CallSite]:
-        """The call sites seen so far, those in compiled code too."""
+        """Return the call sites found so far, including those in compiled code."""
         traced, self.traced = self.traced, _Traced()
         for key, shape in vars(traced).items():
             name, reduction, where, why_not = _from_attribute(key)
             self._note(CallSite(name, reduction, where, not why_not, why_not), shape)
-        # The code of a graph is what the backend "eager" runs; what it holds was noted when it was traced.
+        # The backend "eager" runs the generated code of a graph. Its calls were already noted when it was traced.
         return [site for site in self.sites.values() if not site.location.startswith("<eval_with_key>")]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -196,7 +196,7 @@ class LossMode(TorchFunctionMode):
 
 
 class _Traced:
-    """Call sites inside of compiled code, one attribute each: its name is the site, its value the latest shape."""
+    """Call sites inside of compiled code: one attribute per site, its name the encoded site, its value the shape."""
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -212,12 +212,12 @@ def _refuse_reentrant_checkpoint(name: str, where: str) -> None:
     forward = CheckpointFunction.forward.__code__
     if any(above.f_code is forward for above in call_sites.stack(sys._getframe())):
         raise LossOverrideError(
-            f"{where} calls {name} inside of reentrant activation checkpointing, which computes the loss again in the "
-            "backward pass, where it is not replaced: call torch.utils.checkpoint.checkpoint with use_reentrant=False"
+            f"{where} calls {name} inside of reentrant activation checkpointing, which recomputes the loss in "
+            "the backward pass, where it cannot be replaced: use torch.utils.checkpoint.checkpoint(use_reentrant=False)"
         )
 
 
-# Raised while the graph is traced: a graph break would only hide it.
+# Raised while the graph is traced, because a graph break would hide the error.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _refuse_elementwise_in_graph(name: str, where: str) -> None:
     raise LossOverrideError(
@@ -227,10 +227,10 @@ def _refuse_elementwise_in_graph(name: str, where: str) -> None:
 
 
 def skip_as_frame(function: Callable[..., Any]) -> None:
-    """Have torch.compile trace ``function`` where it is inlined into a graph, and never on its own.
+    """Make torch.compile trace ``function`` only when it is inlined into a graph, never on its own.
 
-    Between two graphs code runs as plain Python, and torch.compile would compile a ``__torch_function__`` that is
-    called there once for every torch function.
+    Code between two graphs runs as plain Python. There, torch.compile would otherwise compile ``__torch_function__``
+    separately for every torch function that is called.
     """
     with contextlib.suppress(ImportError):
         from torch._dynamo.decorators import skip_code  # type: ignore[attr-defined]

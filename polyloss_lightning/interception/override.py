@@ -1,4 +1,4 @@
-"""Replacing torch's loss functions while a block runs."""
+"""Replacing torch's loss functions inside of a ``with`` block."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from polyloss_lightning.checks import check_choice
 from polyloss_lightning.core import Observable, Observer, polynomial
 from polyloss_lightning.interception.call_sites import CallSite, table
 from polyloss_lightning.interception.elementwise import ElementwiseLossMode
@@ -22,7 +23,7 @@ OnNothing: TypeAlias = Literal["error", "warn"]
 
 
 class LossOverride:
-    """See :func:`override_losses`, which builds it."""
+    """Replaces torch's loss functions; returned and documented by :func:`override_losses`."""
 
     def __init__(
         self,
@@ -34,10 +35,8 @@ class LossOverride:
         elementwise: Elementwise = "error",
         on_nothing: OnNothing = "error",
     ) -> None:
-        if elementwise not in get_args(Elementwise):
-            raise ValueError(f"`elementwise` must be one of {get_args(Elementwise)}, got {elementwise!r}")
-        if on_nothing not in get_args(OnNothing):
-            raise ValueError(f"`on_nothing` must be one of {get_args(OnNothing)}, got {on_nothing!r}")
+        check_choice("elementwise", elementwise, get_args(Elementwise))
+        check_choice("on_nothing", on_nothing, get_args(OnNothing))
         self.on_nothing = on_nothing
         mode = ElementwiseLossMode if elementwise == "apply" else LossMode
         self._mode = mode(check_losses(losses), None if scope is None else Scope(scope), elementwise)
@@ -47,7 +46,7 @@ class LossOverride:
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:
-        """The perturbation in force: a number, or a tuple for Poly-N. Assigning validates; nothing is recompiled."""
+        """The current epsilon: a number, or a tuple for Poly-N. A new value is validated and needs no recompilation."""
         epsilon = self._mode.epsilon
         return epsilon[0] if len(epsilon) == 1 else epsilon
 
@@ -58,17 +57,17 @@ class LossOverride:
         self._mode.epsilon = new
 
     def resolve_scope(self, module: nn.Module) -> None:
-        """Find the modules that the scope names in ``module``.
+        """Find the modules of ``module`` that match the scope.
 
         Raises:
-            ValueError: if one of its patterns names none.
+            ValueError: if a pattern of the scope matches no module.
         """
         if self._mode.scope is not None:
             self._mode.scope.resolve(module)
 
     @property
     def call_sites(self) -> list[CallSite]:
-        """The calls of losses seen so far, by place: which were replaced, and why the others were not."""
+        """The loss calls found so far, one entry per line of code, with the reason if a call was not replaced."""
         return self._mode.call_sites()
 
     def table(self) -> str:
@@ -76,23 +75,23 @@ class LossOverride:
         return table(self.call_sites)
 
     def observables(self) -> dict[str, Observable]:
-        """What can be observed, one for each function that is replaced, by its name."""
+        """Return an observable for each function that is replaced, by name."""
         return {name: _ReplacedLoss(self, self._mode, name) for name in self._mode.losses}
 
     @property
     def observed(self) -> bool:
-        """Whether somebody observes."""
+        """Whether an observer is registered."""
         return bool(self._mode.observers)
 
     @contextmanager
     def replacing(self) -> Iterator[None]:
-        """Replace the losses while the block runs."""
+        """Return a context manager that replaces the losses while its block runs."""
         with self._entered(replacing=True):
             yield
 
     @contextmanager
     def observing(self) -> Iterator[None]:
-        """Show the observers what would be replaced while the block runs, and change nothing."""
+        """Return a context manager that only passes loss calls to the observers, without replacing them."""
         with self._entered(replacing=False):
             yield
 
@@ -107,15 +106,15 @@ class LossOverride:
             self._mode.replacing = before
 
     def forget(self) -> None:
-        """Forget the call sites seen so far."""
-        self._mode.call_sites()  # takes in what compiled code left
+        """Discard the call sites found so far."""
+        self._mode.call_sites()  # also clears the sites recorded by compiled code
         self._mode.sites = {}
 
     def check(self) -> None:
-        """Raise (or warn, as ``on_nothing`` says) if no loss was replaced so far.
+        """Raise an error, or warn if ``on_nothing="warn"``, if no loss has been replaced so far.
 
         Raises:
-            LossOverrideError: if so.
+            LossOverrideError: if no loss has been replaced and ``on_nothing="error"``.
         """
         sites = self.call_sites
         if any(site.replaced for site in sites):
@@ -124,7 +123,7 @@ class LossOverride:
         message += f"; within {self._mode.scope}.\n" if self._mode.scope is not None else ".\n"
         message += f"Calls seen:\n{table(sites)}" if sites else _UNSEEN
         if self.on_nothing == "error":
-            raise LossOverrideError(f"{message}\non_nothing='warn' goes on all the same.")
+            raise LossOverrideError(f"{message}\nSet on_nothing='warn' to continue anyway.")
         warnings.warn(message, stacklevel=2)
 
     def __enter__(self) -> "LossOverride":
@@ -141,7 +140,7 @@ class LossOverride:
 
 
 class _ReplacedLoss:
-    """One of the functions that an override replaces, as something to observe."""
+    """One of the functions that an override replaces, as an observable."""
 
     def __init__(self, override: LossOverride, mode: LossMode, name: str) -> None:
         self._override = override
@@ -167,36 +166,39 @@ def override_losses(
     elementwise: Elementwise = "error",
     on_nothing: OnNothing = "error",
 ) -> LossOverride:
-    r"""Replace torch's loss functions by Poly-1 losses while a block runs, in code that knows nothing of it.
+    r"""Replace torch's loss functions by Poly-1 losses while a block runs, in any code.
 
-    Every call of one of the ``losses``, in whatever module and imported under whatever name, gets
-    :math:`\sum_j \epsilon_j (1-P_t)^j` added per entry, weighted and reduced as the call says. It keeps ``weight``,
-    ``ignore_index``, ``label_smoothing``, ``pos_weight``, ``reduction``, soft targets and the dtype of the result. A
-    loss of this package that runs in the block is left alone, and of nested blocks the innermost acts.
+    :math:`\sum_j \epsilon_j (1-P_t)^j` is added per entry to every call of one of the ``losses``, whichever module
+    makes the call and under whichever name it imported the function. The sum is weighted and reduced according to the
+    arguments of the call: ``weight``, ``ignore_index``, ``label_smoothing``, ``pos_weight``, ``reduction``, soft
+    targets and the dtype of the result are all kept. Losses of this package are not replaced. If blocks are nested,
+    the innermost one applies.
 
-    The block is thread-local. Have the backward pass in it if the model recomputes activations
-    (``torch.utils.checkpoint``), the forward pass is enough otherwise.
+    The block affects only the thread that enters it. It has to include the backward pass if the model recomputes
+    activations (``torch.utils.checkpoint``). Otherwise the forward pass is enough.
 
     Args:
-        epsilon: a finite number (Poly-1) or a sequence (Poly-N). ``override.epsilon = 0.5`` moves it later.
+        epsilon: a finite number (Poly-1) or a sequence (Poly-N). Assign to ``override.epsilon`` to change it later.
         losses: the functions to replace: ``"cross_entropy"`` (with :class:`torch.nn.CrossEntropyLoss`),
             ``"binary_cross_entropy_with_logits"``, ``"sigmoid_focal_loss"`` of torchvision, ``"linear_cross_entropy"``
-            and ``"nll_loss"``. None is all but the last, whose input is often no log-probability.
-        scope: paths of modules in ``module``, or globs of them, inside of which losses are replaced; None is
-            everywhere. In compiled code a scope breaks the graph at the loss.
-        module: the model that the paths are of.
-        elementwise: a loss of reduction ``"none"`` may go into a mask and a mean, or into a focal loss that takes
-            ``exp(-ce)`` for Pt and would be corrupted: ``"error"``, ``"apply"`` (an error if it goes through an
-            ``exp``), or ``"skip"``. (Inside torchvision's focal loss nothing is ambiguous.)
-        on_nothing: what to do at the end of a block if no loss was replaced.
+            and ``"nll_loss"``. None replaces all except the last one, whose input is often not a log-probability.
+        scope: paths of modules in ``module``, or glob patterns; only losses called inside of these modules are
+            replaced. None replaces losses everywhere. In compiled code a scope breaks the graph at the loss.
+        module: the model that contains the modules named in ``scope``.
+        elementwise: what to do with a loss of reduction ``"none"``. Masking and averaging it is fine, but a focal loss
+            that computes Pt as ``exp(-ce)`` would be corrupted. ``"error"`` raises at every such loss, ``"apply"``
+            replaces it and raises if ``exp`` is applied to it, and ``"skip"`` does not replace it. (torchvision's
+            focal loss is recognized and always replaced correctly.)
+        on_nothing: ``"error"`` or ``"warn"``: what to do at the end of the block if no loss was replaced.
 
     Returns:
-        A context manager; ``override.table()`` and ``override.call_sites`` tell what it found.
+        A context manager. ``override.table()`` and ``override.call_sites`` list the calls that it found.
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if an option is out of its range, or ``scope`` names no module of ``module``.
-        LossOverrideError: in the block at a loss that cannot be replaced safely; at its end if none was.
+        TypeError: if an argument has the wrong type.
+        ValueError: if an argument is out of range, or if a pattern of ``scope`` matches no module of ``module``.
+        LossOverrideError: inside of the block, at a loss that cannot be replaced safely; at its end, if no loss was
+            replaced.
 
     Example:
         >>> import torch
@@ -208,13 +210,13 @@ def override_losses(
         tensor(1.7653)
     """
     if scope is not None and module is None:
-        raise ValueError(f"`scope` {list(scope)} needs `module`, the model that these paths are of")
+        raise ValueError(f"`scope` {list(scope)} needs `module`, the model that contains these paths")
     return LossOverride(
         epsilon, losses=losses, scope=scope, module=module, elementwise=elementwise, on_nothing=on_nothing
     )
 
 
 _UNSEEN = (
-    "No call of them was seen. A loss written by hand, in TorchScript, in a custom kernel or called in another thread "
-    "cannot be."
+    "No call of them was seen. Losses that are written by hand, in TorchScript or in a custom kernel, or that are "
+    "called in another thread, cannot be intercepted."
 )

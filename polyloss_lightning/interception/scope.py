@@ -1,4 +1,4 @@
-"""Which modules of a model a replacement is limited to."""
+"""Limiting the replacement of losses to some modules of a model."""
 
 import fnmatch
 import sys
@@ -11,13 +11,13 @@ from polyloss_lightning.interception.call_sites import stack
 
 
 class Scope:
-    """Module paths, or globs of them; what runs inside one of these modules is in the scope.
+    """A set of modules, given by paths or glob patterns. Code that runs inside one of these modules is in the scope.
 
-    "Inside" is read off the Python stack: a call is in the scope if a method of such a module, called in whatever
-    way, is running. So no hook is put on anybody's module.
+    A call is inside of a module if one of the module's methods is on the Python stack, no matter how the method was
+    called. No hook is registered on any module.
 
     Args:
-        patterns: paths as ``named_modules`` gives them, ``*`` and ``?`` stand for any characters.
+        patterns: paths as returned by ``named_modules``, in which ``*`` and ``?`` match any characters.
 
     Raises:
         TypeError: if ``patterns`` is not a sequence of strings.
@@ -28,26 +28,26 @@ class Scope:
         if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
             raise TypeError(f"`scope` must be None or a list of module paths or globs, got {patterns!r}")
         if not patterns:
-            raise ValueError("`scope` must name at least one module path, got an empty list")
+            raise ValueError("`scope` must contain at least one module path, got an empty list")
         self.patterns = tuple(patterns)
         self._inside: dict[int, str] = {}
 
     def resolve(self, module: nn.Module) -> None:
-        """Find the modules of ``module`` that the patterns name.
+        """Find the modules of ``module`` that match the patterns.
 
         Raises:
-            ValueError: if a pattern names none.
+            ValueError: if a pattern matches no module.
         """
         paths = {without_wrappers(path): part for path, part in module.named_modules(remove_duplicate=False)}
         self._inside = {}
         for pattern in self.patterns:
             matches = fnmatch.filter(paths, pattern)
             if not matches:
-                raise ValueError(f"`scope` {pattern!r} names no module of {type(module).__name__}: {_some(paths)}")
+                raise ValueError(f"`scope` {pattern!r} matches no module of {type(module).__name__}: {_some(paths)}")
             self._inside |= {id(paths[path]): path for path in matches}
 
     def running(self) -> bool:
-        """Whether a method of a module in the scope is running."""
+        """Return whether a method of a module in the scope is running."""
         for frame in stack(sys._getframe()):
             code = frame.f_code
             if code.co_argcount and id(frame.f_locals.get(_self_name(code))) in self._inside:
@@ -59,16 +59,16 @@ class Scope:
 
 
 def _self_name(code: CodeType) -> str:
-    # What torch.compile goes on with after a graph break is a function of its own making, with its own arguments.
+    # After a graph break, torch.compile continues in a generated function, whose arguments are in another order.
     return "self" if code.co_name.startswith("torch_dynamo_resume") else code.co_varnames[0]
 
 
 def without_wrappers(path: str) -> str:
-    """``path`` as it is in the user's code, without the levels that ``torch.compile`` puts in."""
+    """Return ``path`` as in the user's code, without the ``_orig_mod`` levels that ``torch.compile`` inserts."""
     return ".".join(part for part in path.split(".") if part != "_orig_mod")
 
 
 def _some(paths: Iterable[str], limit: int = 12) -> str:
-    """The paths nearest to the root."""
+    """List the paths nearest to the root."""
     shown = sorted(filter(None, paths), key=lambda path: (path.count("."), path))
     return "it has " + ", ".join(map(repr, shown[:limit])) + (", ..." if len(shown) > limit else "")

@@ -100,12 +100,12 @@ def test_exponentials_of_other_things_may_follow(logits):
         assert torch.exp(total) > 1  # a scalar: a perplexity to be logged, no Pt
 
 
-def test_what_was_followed_is_forgotten_when_it_is_gone(logits):
+def test_a_tracked_tensor_is_forgotten_when_it_is_gone(logits):
     with override_losses(elementwise="apply") as override:
         loss = F.cross_entropy(logits, TARGET, reduction="none") * 2
-        assert override._mode._followed
+        assert override._mode._tracked
         del loss
-        assert not override._mode._followed
+        assert not override._mode._tracked
 
 
 @pytest.mark.parametrize("elementwise", ["error", "apply", "skip"])

@@ -75,7 +75,7 @@ def test_what_a_module_in_the_scope_calls_is_in_the_scope(detector):
 
 
 def test_a_path_that_names_no_module_is_an_error_with_the_paths_there_are(detector):
-    with pytest.raises(ValueError, match=r"'roi_heads' names no module of Detector: it has 'heads', 'heads.roi'"):
+    with pytest.raises(ValueError, match=r"'roi_heads' matches no module of Detector: it has 'heads', 'heads.roi'"):
         override_losses(scope=["heads.*", "roi_heads"], module=detector)
 
 

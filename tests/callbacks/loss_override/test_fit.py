@@ -99,7 +99,7 @@ def test_overrides_of_the_same_name_are_refused_also_where_lightning_does_not_lo
 
 def test_a_scope_that_names_nothing_is_an_error_before_any_step(foreign, trained):
     module = foreign()
-    with pytest.raises(ValueError, match="'roi_heads' names no module of Foreign: it has 'criterion', 'net'"):
+    with pytest.raises(ValueError, match="'roi_heads' matches no module of Foreign: it has 'criterion', 'net'"):
         trained(module, callbacks=[PolyLossOverride(scope=["roi_heads"])])
     assert module.losses["train"] == []
 
