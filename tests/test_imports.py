@@ -23,10 +23,10 @@ ALLOWED = {
     "core": {"checks"},
     "losses": {"checks", "core"},
     "functional": {"losses"},
-    "metrics": {"checks", "polynomial", "observation"},
+    "metrics": {"checks", "core"},
     "record": {"checks", "core"},
     "provider": {"losses"},
-    "plotting": {"checks", "polynomial", "record", "schedules", "class_groups"},
+    "plotting": {"checks", "core", "record", "schedules", "class_groups"},
     "interception": LOSSES | {"checks", "schedules"},
     "callbacks": LOSSES
     | {"checks", "schedules", "metrics", "record", "interception", "plotting", "provider", "class_groups"},

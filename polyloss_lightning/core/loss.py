@@ -24,7 +24,8 @@ _CLOSED_FORMS = (Softmax, Sigmoid, SigmoidFocal)
 
 # Elements of the logits to process at a time, at least: few enough to save memory and to stay in the cache, and many
 # enough that the cost of starting an operation (some 5 microseconds on a CPU) is small.
-_BLOCK = 1 << 16
+_BLOCK = 1 << 14
+_CACHE = 1 << 21  # bytes
 _BLOCK_OF_DEVICES = 1 << 22  # a guess: not measured on a GPU yet
 
 
@@ -71,7 +72,9 @@ def loss(
     closed: Any = link
     compute_dtype, dtype = closed.check(input, target)
     seen: list[Entries] | None = None if on_entries is None else []
-    result: Tensor = _ClosedForm.apply(input, target, closed, polynomial, reduction, compute_dtype, seen)
+    result: Tensor = _ClosedForm.apply(
+        input if torch.is_grad_enabled() else input.detach(), target, closed, polynomial, reduction, compute_dtype, seen
+    )
     if on_entries is not None and seen:
         on_entries(seen[0])
     return result if result.dtype == dtype else result.to(dtype)
@@ -140,8 +143,9 @@ class _ClosedForm(torch.autograd.Function):
         # A float16 would lose what a GradScaler is there to keep.
         gradient_dtype = dtype if input.dtype is torch.float16 else input.dtype
         scaled, limit = 0.0, None
-        if input.numel() >= _BLOCK:
-            limit = _limit(input, link.temporaries(input, target, polynomial, dtype))
+        if input.numel() >= 8 * _BLOCK:
+            temporaries = link.temporaries(input, target, polynomial, dtype) + (not differentiable)
+            limit = _limit(input, temporaries * dtype.itemsize)
             if reduction == "mean" and type(link) is Softmax and input.is_cpu and not is_in_torch_dispatch_mode():
                 scaled = link.denominator(target, input)  # saves backward a pass over the gradient
         scale = 1 / scaled if scaled else 1.0
@@ -249,16 +253,17 @@ def _in_blocks(
     return sums.sum() if values is None else values, counts.sum() if counted else None
 
 
-def _limit(input: Tensor, temporaries: int) -> int | None:
+def _limit(input: Tensor, temporary_bytes: int) -> int | None:
     """Return how many elements of ``input`` to process at a time; None for all.
 
-    The temporaries of a block are to hold no more than an eighth of the logits, and no more than fits into the cache.
+    The temporaries of a block, ``temporary_bytes`` per element, are to hold no more than an eighth of the bytes of the
+    logits, and no more than fits into the cache.
     """
-    if temporaries == 0:
+    if temporary_bytes == 0:
         return None
     limit = _BLOCK_OF_DEVICES
     if input.is_cpu:
-        limit = max(_BLOCK, min(8 * _BLOCK, input.numel() // 8) // temporaries)
+        limit = max(_BLOCK, min(_CACHE, input.numel() * input.element_size() // 8) // temporary_bytes)
     return limit if input.numel() >= 2 * limit else None
 
 

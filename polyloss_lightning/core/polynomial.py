@@ -17,9 +17,7 @@ from polyloss_lightning.checks import as_number
 
 
 class Polynomial(NamedTuple):
-    """The numbers that pick one member of the family.
-
-    The functions of this module take them unpacked: ``value(log_p, *polynomial)``.
+    """One member of the family; the functions of this module take it unpacked, as in ``value(log_p, *polynomial)``.
 
     Attributes:
         epsilon: perturbation of the first coefficients, one number each.
@@ -147,9 +145,9 @@ def value_and_slope(
         nll: negative log-likelihood :math:`-\log P_t` of each entry.
         one_minus_p: :math:`1-P_t` of each entry, with all its digits.
         p: :math:`P_t` of each entry, with all its digits; Poly-1 cross-entropy does not need it.
-        epsilon: perturbation of the first coefficients, one number each.
-        gamma: focusing exponent, at least 0.
-        num_terms: keep only the first terms of the series; None keeps all.
+        epsilon: as the other arguments, see :func:`value`.
+        gamma: focusing exponent.
+        num_terms: number of terms kept.
 
     Example:
         >>> p = torch.tensor([0.5])
@@ -170,8 +168,8 @@ def value_and_slope(
         slope = p * _horner([j * c for j, c in enumerate(kept, start=1)], one_minus_p)
     if gamma != 0:
         power, power_slope = power_and_slope(one_minus_p, gamma)
-        slope = power * slope + p * power_slope * value
-        value = power * value
+        slope = slope.mul_(power).add_(power_slope.mul_(p).mul_(value))
+        value = value.mul_(power)
     return value, slope
 
 
@@ -179,8 +177,8 @@ def power_and_slope(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     r""":math:`x^\gamma` for x in [0, 1], and its derivative :math:`\gamma x^{\gamma-1}`, which is finite at 0 too."""
     power = _power(x, gamma)
     if gamma == int(gamma):
-        return power, gamma * (_power(x, gamma - 1) if gamma > 1 else torch.ones_like(x))
-    return power, gamma * power / _above_zero(x)
+        return power, gamma * _power(x, gamma - 1) if gamma > 1 else torch.ones_like(x)
+    return power, (gamma * power).div_(_above_zero(x))
 
 
 def terms(

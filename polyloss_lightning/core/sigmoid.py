@@ -13,6 +13,7 @@ from polyloss_lightning.core.entries import (
     refuse_class_indices,
     view_along,
 )
+from polyloss_lightning.core.polynomial import Polynomial
 from polyloss_lightning.core.sigmoid_gradient import value_and_gradient
 
 TargetFormat: TypeAlias = Literal["multi_hot", "class_index"]
@@ -53,9 +54,9 @@ class Sigmoid(NamedTuple):
         """Return None: the input can be split along every dimension."""
         return None
 
-    def temporaries(self, *_: Any) -> int:
+    def temporaries(self, input: Tensor, _: Tensor, polynomial: Polynomial, dtype: torch.dtype) -> int:
         """Return how many tensors of the size of the logits the closed form holds at a time, beside the gradient."""
-        return 6
+        return (7 if polynomial.is_poly1() else 12) + 3 * int(input.dtype is not dtype)
 
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "Sigmoid":
         """Return the link of one block of ``input``."""
@@ -148,9 +149,9 @@ class SigmoidFocal(NamedTuple):
         """Return the dimension along which the input must stay in one piece: that of class indices."""
         return min(1, input.dim() - 1) if self.target_format == "class_index" else None
 
-    def temporaries(self, *_: Any) -> int:
+    def temporaries(self, input: Tensor, _: Tensor, polynomial: Polynomial, dtype: torch.dtype) -> int:
         """Return how many tensors of the size of the logits the closed form holds at a time, beside the gradient."""
-        return 6
+        return (7 if polynomial.is_poly1() else 12) + 3 * int(input.dtype is not dtype)
 
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "SigmoidFocal":
         """Return the link of one block of ``input``."""

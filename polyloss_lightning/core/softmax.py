@@ -72,9 +72,9 @@ class Softmax(NamedTuple):
     def temporaries(self, input: Tensor, target: Tensor, polynomial: Polynomial, dtype: torch.dtype) -> int:
         """Return how many tensors of the size of the logits the closed form holds at a time, beside the gradient."""
         if input.shape == target.shape or not (self.label_smoothing == 0 or self._is_linear(polynomial)):
-            return 6
+            return (4 if polynomial.is_poly1() else 8) + 2 * int(input.dtype is not dtype)
         rows = input.dim() == 2 and input.is_contiguous()  # otherwise blocks of the logits pay: they stay in the cache
-        return int(not rows) + int(input.dtype is not dtype) + int(self.label_smoothing > 0)
+        return int(not rows) + 3 * int(input.dtype is not dtype) + int(self.label_smoothing > 0)
 
     def _is_linear(self, polynomial: Polynomial) -> bool:
         """Return True if smoothed class indices need no tensor of weights."""
@@ -209,11 +209,12 @@ class Softmax(NamedTuple):
         else:
             shares = self._shares(p, target, index, ignored, dim)
             value, nll = every_class(input, p, dim, shares, polynomial, scale, read)
+        if observed is not None and observed.class_dim is not None and shares is None:
+            shares = self._shares(p, target, index, ignored, dim)
+            nll = nll + (input.gather(dim, index) - input)  # from -log Pt to all classes
         if ignored is not None:  # their logits may be NaN, which a weight of 0 does not remove
             value, nll = value.masked_fill(ignored, 0), nll.masked_fill(ignored, 0)
         if observed is not None:
-            if index is not None and nll.shape != input.shape and observed.class_dim is not None:
-                shares, nll = self._shares(p, target, index, ignored, dim), nll + (input.gather(dim, index) - input)
             _fill(observed, nll, weight if shares is None else shares, dim)
         if channels_last:
             value, p = value.movedim(-1, 1), p.movedim(-1, 1)

@@ -2,10 +2,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from polyloss_lightning.links import softmax_entries
 
 from polyloss_lightning import Poly1CrossEntropyLoss, polynomial
-from polyloss_lightning.core import Observation, observe
+from polyloss_lightning.core import Observation, Polynomial, Softmax
+from polyloss_lightning.core.observation import observe
 
 CLASSES = 4
 
@@ -96,11 +96,11 @@ def test_observation_is_in_float32_at_least(dtype):
 
 
 def test_the_sum_is_divided_by_one():
-    entries = softmax_entries(torch.randn(3, CLASSES), torch.tensor([0, 1, 2]))
-    observation = observe(entries, (1.0,), 0.0, None, "sum")
+    entries = Softmax().entries(torch.randn(3, CLASSES), torch.tensor([0, 1, 2]))
+    observation = observe(entries, Polynomial((1.0,)), "sum")
     assert isinstance(observation, Observation)
     assert observation.denominator == 1
-    assert observe(entries, (1.0,), 0.0, None, "mean").denominator == 3
+    assert observe(entries, Polynomial((1.0,)), "mean").denominator == 3
 
 
 def test_an_observed_loss_breaks_the_graph_and_says_so_under_fullgraph():

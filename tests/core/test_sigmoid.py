@@ -1,6 +1,15 @@
 import pytest
 import torch
-from polyloss_lightning.links import sigmoid_axes, sigmoid_entries, sigmoid_focal_entries
+from polyloss_lightning.core import Sigmoid, SigmoidFocal
+
+
+def sigmoid_entries(input, target, **options):
+    return Sigmoid(**options).entries(input, target)
+
+
+def sigmoid_focal_entries(input, target, **options):
+    return SigmoidFocal(**options).entries(input, target)
+
 
 INPUT = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]])
 TARGET = torch.tensor([[1.0, 0.0, 0.25], [0.0, 1.0, -100.0]])
@@ -14,7 +23,7 @@ def test_each_element_gives_a_positive_and_a_negative():
     assert entries.weight.tolist() == [[[1, 0, 0.25], [0, 1, 0]], [[0, 1, 0.75], [1, 0, 0]]]
     assert entries.denominator == 5
     assert entries.class_dim == 0
-    assert entries.miss is None
+    assert entries.focal_base is None
 
 
 def test_pos_weight_is_on_the_positive_and_weight_on_both():
@@ -22,15 +31,15 @@ def test_pos_weight_is_on_the_positive_and_weight_on_both():
     assert entries.weight.tolist() == [[[10, 0, 10], [0, 20, 0]], [[0, 2, 3], [1, 0, 0]]]
 
 
-def test_alpha_is_on_every_entry_and_gamma_acts_on_one_miss_an_element():
+def test_alpha_is_on_every_entry_and_there_is_one_focal_base_per_element():
     entries = sigmoid_focal_entries(INPUT, TARGET, alpha=0.25)
     torch.testing.assert_close(
         entries.weight,
         torch.tensor([[[0.25, 0, 0.15625], [0, 0.25, 0]], [[0, 0.75, 0.46875], [0.75, 0, 0]]]),
     )
     p = torch.tensor(0.5).sigmoid()
-    torch.testing.assert_close(entries.miss[0, 0, 2], p * 0.75 + (1 - p) * 0.25)
-    assert torch.equal(entries.miss[0], entries.miss[1])
+    torch.testing.assert_close(entries.focal_base[0, 0, 2], p * 0.75 + (1 - p) * 0.25)
+    assert torch.equal(entries.focal_base[0], entries.focal_base[1])
 
 
 @pytest.mark.parametrize("entries_of", [sigmoid_entries, sigmoid_focal_entries])
@@ -63,33 +72,3 @@ def test_class_indices_are_one_hot_and_ignored_by_sample():
 def test_weights_on_another_device_are_not_copied_at_every_step(options):
     with pytest.raises(RuntimeError, match="device"):
         sigmoid_entries(INPUT.to("meta"), TARGET.to("meta"), **options)
-
-
-@pytest.mark.parametrize(
-    ("shape", "factors", "alpha", "axes"),
-    [
-        ((6, 4), [], -1, (0, 1)),
-        ((6, 4), [(4,)], 0.25, (0,)),
-        ((6, 4), [(1,), ()], 0.25, (0, 1)),
-        ((6, 4), [(6, 1)], 0.25, (1,)),
-        ((6, 4), [(6, 4)], 0.25, ()),
-        ((6, 4, 5), [(4, 1), None], 0.25, (0, 2)),
-        ((6, 4, 5), [(5,)], torch.ones(4), (0,)),
-        ((6, 4, 5), [], torch.tensor(0.5), (0, 2)),
-        ((6,), [], -1, ()),
-    ],
-)
-def test_free_axes_are_those_that_no_factor_spans(shape, factors, alpha, axes):
-    input = torch.zeros(shape)
-    factors = [None if factor is None else torch.ones(factor) for factor in factors]
-    weights = dict(zip(("weight", "pos_weight"), factors, strict=False))
-    assert sigmoid_axes(input, input, alpha=alpha, **weights) == axes
-
-
-def test_the_class_axis_is_not_free_for_class_indices():
-    assert sigmoid_axes(torch.zeros(6, 4, 5), torch.zeros(6, 5).long()) == (0, 2)
-
-
-def test_no_axis_is_free_where_a_factor_has_a_gradient():
-    input, learned = torch.zeros(6, 4), torch.ones(1, requires_grad=True)
-    assert sigmoid_axes(input, input, weight=learned) == sigmoid_axes(input, input, alpha=learned) == ()

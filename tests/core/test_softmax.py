@@ -1,6 +1,11 @@
 import pytest
 import torch
-from polyloss_lightning.links import softmax_axes, softmax_entries
+from polyloss_lightning.core import Softmax
+
+
+def softmax_entries(input, target, **options):
+    return Softmax(**options).entries(input, target)
+
 
 INPUT = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0], [1.0, 1.0, 1.0]])
 TARGET = torch.tensor([0, 2, 1])
@@ -118,25 +123,3 @@ def test_ignore_index_among_the_classes_has_no_meaning_for_probabilities():
 def test_target_out_of_range_raises(bad, weight, smoothing):
     with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
         softmax_entries(INPUT, torch.tensor([0, bad, 1]), weight=weight, label_smoothing=smoothing)
-
-
-@pytest.mark.parametrize(
-    ("shape", "probabilities", "label_smoothing", "axes"),
-    [
-        ((6, 4), True, 0.0, (0,)),
-        ((6, 4, 5, 7), True, 0.0, (0, 2, 3)),
-        ((6, 4, 5), False, 0.1, (0, 2)),
-        ((6, 4, 5), False, 0.0, ()),
-        ((4,), True, 0.0, ()),
-        ((4,), False, 0.1, ()),
-    ],
-)
-def test_free_axes_are_those_beside_the_classes(shape, probabilities, label_smoothing, axes):
-    input = torch.zeros(shape)
-    target = input if probabilities else torch.zeros((shape[0], *shape[2:])[: len(shape) - 1]).long()
-    assert softmax_axes(input, target, label_smoothing=label_smoothing) == axes
-
-
-def test_no_axis_is_free_where_class_weights_have_a_gradient():
-    assert softmax_axes(INPUT, INPUT, weight=WEIGHT) == (0,)
-    assert softmax_axes(INPUT, INPUT, weight=WEIGHT.clone().requires_grad_()) == ()
