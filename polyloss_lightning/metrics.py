@@ -1,4 +1,4 @@
-"""The terms of a PolyLoss as a torchmetrics Metric."""
+"""The polynomial terms of a loss as a torchmetrics Metric."""
 
 from collections.abc import Callable, Sequence
 from numbers import Integral
@@ -16,45 +16,47 @@ _CLASS_COLUMNS = 5
 
 
 class PolynomialTerms(Metric):
-    r"""What each term of a PolyLoss contributes, over all that it has seen: a ratio of sums.
+    r"""Contribution of each polynomial term of a PolyLoss, accumulated over any number of calls.
 
     With the weight :math:`w_i` of each entry in the loss and the denominator :math:`d` of each call,
 
     .. math:: \text{term}_j = \frac{\sum w_i\,(1/j + \epsilon_j)(1-P_i)^{j+\gamma}}{\sum d} \qquad
               P_t = \frac{\sum w_i P_i}{\sum w_i}
 
-    so the values are those of one batch that holds everything. (The mean of batch means that Lightning logs for a
-    loss differs from it where batches differ in their total weight.) For reduction ``"sum"`` a call's denominator is
-    1: the losses and terms are the mean over calls. Ignored targets count for nothing, and a call without any other
-    target adds nothing to a mean. Epsilon may move from call to call.
+    The values are those of a single batch that contains all samples. (Lightning logs the mean of the batch means of a
+    loss, which differs if the batches differ in their total weight.) For reduction ``"sum"`` the denominator of a call
+    is 1, so losses and terms are means over calls. Ignored targets do not count, and a call whose targets are all
+    ignored does not affect any mean. Epsilon may change between calls.
 
-    As input to ``update`` the metric takes the :class:`~polyloss_lightning.core.Observation` that
-    ``loss.register_observer`` hands out. As output of ``compute`` it gives a dictionary of tensors:
+    ``update`` takes the :class:`~polyloss_lightning.core.Observation` that a loss passes to the observers registered
+    with ``loss.register_observer``. ``compute`` returns a dictionary of tensors:
 
-    - ``term_1`` .. ``term_N``: the first terms as they enter the loss, epsilon included; 0 where the loss drops them.
-    - ``tail``: what all later terms add. Terms and tail sum to ``loss``.
+    - ``term_1`` .. ``term_N``: the first terms as they enter the loss, including epsilon; 0 if the loss drops a term.
+    - ``tail``: sum of all later terms. Terms and tail add up to ``loss``.
     - ``loss``, ``base_loss``, ``correction``: the loss, the loss without epsilon and with every term, their difference.
     - ``first_term_share``: weighted mean of :func:`~polyloss_lightning.core.polynomial.first_term_share`; NaN if a
-      coefficient was negative. (For soft targets of the sigmoid focal loss gamma is taken to act on the 1 - Pt of
-      the entry.)
+      coefficient was negative. (For soft targets of the sigmoid focal loss, gamma is assumed to act on 1 - Pt of the
+      entry.)
     - ``pt``: weighted mean of Pt.
-    - ``pt_histogram``: weight of the entries in each of 50 equal bins of Pt in [0, 1]; a Pt of NaN is in the first.
-    - with ``num_classes``, vectors with one value a class (that of the entry's target): ``class_weight``, ``class_pt``
-      and ``class_first_term_share`` (NaN for a class without weight), ``class_first_term_gradient`` (the sum of
+    - ``pt_histogram``: total weight of the entries in each of 50 equal bins of Pt in [0, 1]. NaN counts in the first.
+    - with ``num_classes``, vectors with one value per class (an entry counts for the class of its target):
+      ``class_weight``, ``class_pt`` and ``class_first_term_share`` (NaN for a class without weight),
+      ``class_first_term_gradient`` (the sum of
       :math:`w_i |\partial\,\text{term}_1 / \partial P_i|` over the class, divided by :math:`\sum d`), and
       ``class_count``, the number of entries whose weight is not 0.
 
-    The sums are float64 (float32 on MPS, which has no float64): in float32 a batch would no longer move the sum of
-    a long epoch. Nothing in ``update`` waits for the device.
+    The sums are float64 (float32 on MPS, which has no float64), because in float32 a batch would be too small to
+    change the sum of a long epoch. ``update`` never synchronizes with the device.
 
     Args:
-        num_terms: number of terms to tell apart; the rest is the tail.
-        num_classes: number of classes of the per-class vectors; None for no such vectors. Entries of a class beyond
-            it are missing in the vectors.
+        num_terms: number of terms to return separately; all later terms form the tail.
+        num_classes: number of classes of the per-class vectors; None returns no such vectors. Entries with a higher
+            class index are not contained in the vectors.
         kwargs: options of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: if ``num_terms`` is not an integer of at least 1, or ``num_classes`` not one of at least 2.
+        ValueError: if ``num_terms`` is not an integer of at least 1, or ``num_classes`` is not an integer of at
+            least 2.
 
     Example:
         >>> from polyloss_lightning import Poly1CrossEntropyLoss, PolynomialTerms
@@ -78,9 +80,9 @@ class PolynomialTerms(Metric):
             check_count("num_classes", num_classes, at_least=2)
         self.num_terms = num_terms
         self.num_classes = num_classes
-        # The last row of the classes takes the entries of classes that are not there.
+        # One extra row of the classes collects the entries with a class index beyond the last class.
         size = num_terms + 6 + HISTOGRAM_BINS + (0 if num_classes is None else _CLASS_COLUMNS * (num_classes + 1))
-        # One vector for everything: one addition a call, one message to sync.
+        # A single vector, so that synchronizing processes takes a single message.
         self.add_state("sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, observation: Observation) -> None:
@@ -88,7 +90,7 @@ class PolynomialTerms(Metric):
         epsilon, gamma, kept = observation.epsilon, observation.gamma, observation.num_terms
         denominator = observation.denominator.to(self.sums.device)
         weight = observation.weight.to(self.sums.device)
-        # An entry that does not count may be infinite in itself.
+        # An entry of weight 0 may be infinite.
         log_p = observation.log_p.to(weight.device).masked_fill(weight == 0, 0)
         focal_base = None if observation.focal_base is None else observation.focal_base.to(weight.device)
         pt = log_p.exp()
@@ -105,7 +107,7 @@ class PolynomialTerms(Metric):
         head[:-1] += (rows * weight).sum(1, dtype=dtype)
         head[-1] += denominator
         weight = weight.to(dtype)
-        # NaN has no bin, and as an integer it is no index: a diverged run must be able to go on.
+        # Converted to an integer, NaN would be an invalid index, which would end a diverged run with an error.
         bins = (pt * HISTOGRAM_BINS).nan_to_num(0).long().clamp(0, HISTOGRAM_BINS - 1)
         histogram.index_add_(0, bins, weight)
         if self.num_classes is not None:
@@ -116,7 +118,7 @@ class PolynomialTerms(Metric):
             classes.view(-1, _CLASS_COLUMNS).index_add_(0, target, columns)
 
     def compute(self) -> dict[str, Tensor]:
-        """The values described above, over everything seen on all processes; NaN where nothing counted."""
+        """Return the values described above over all processes; NaN if no target counted."""
         head, histogram, classes = self._split(self.sums)
         loss, base, share, pt, weight, denominator = head[self.num_terms :]
         terms = head[: self.num_terms] / denominator
@@ -148,14 +150,14 @@ class PolynomialTerms(Metric):
         """Plot the scalar values of one ``compute``, or of several over time.
 
         Args:
-            val: what ``compute`` gave, or a sequence of that; None for the present values.
+            val: a result of ``compute``, or a sequence of results; None plots the current values.
             ax: a matplotlib axis to draw on.
 
         Returns:
             Figure and axis.
 
         Raises:
-            ModuleNotFoundError: if matplotlib is missing; the message names the extra that brings it.
+            ModuleNotFoundError: if matplotlib is missing; the message names the extra to install.
 
         Example:
             >>> from polyloss_lightning import Poly1CrossEntropyLoss, PolynomialTerms
@@ -168,13 +170,13 @@ class PolynomialTerms(Metric):
             import matplotlib  # noqa: F401
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
-                "PolynomialTerms.plot() draws by matplotlib, which is missing: pip install 'polyloss-lightning[cli]'"
+                "PolynomialTerms.plot() needs matplotlib: pip install 'polyloss-lightning[cli]'"
             ) from error
         val = self.compute() if val is None else val
         return self._plot(_scalars(val) if isinstance(val, dict) else [_scalars(one) for one in val], ax)
 
     def _split(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Views of the scalar sums, the histogram and the classes."""
+        """Return views of the scalar sums, the histogram and the sums per class."""
         head = self.num_terms + 6
         return sums[:head], sums[head : head + HISTOGRAM_BINS], sums[head + HISTOGRAM_BINS :]
 

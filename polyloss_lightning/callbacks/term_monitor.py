@@ -55,9 +55,8 @@ class PolynomialTermMonitor(Callback):
 
     With ``per_class=True`` the monitor also logs ``{stage}/poly/pt_class/{k}``, ``first_term_share_class/{k}`` and
     ``first_term_gradient_class/{k}``. It logs the same with ``_head``, ``_middle`` and ``_tail`` instead of
-    ``_class/{k}``, for the most frequent third of the classes, the middle third and the rarest third by training
-    count. The counts are the ``class_counts`` of the datamodule, or are derived from the first training epoch if
-    possible.
+    ``_class/{k}``, for the thirds of the classes by training count, from the most frequent to the rarest. The counts
+    are the ``class_counts`` of the datamodule, or are derived from the first training epoch if possible.
 
     The sums of a training epoch are saved in the checkpoint, so an epoch resumed in the middle is complete. (A
     checkpoint saved on an exception contains only the sums of the process that saves it.) If a Trainer has several
@@ -182,9 +181,7 @@ class PolynomialTermMonitor(Callback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         monitors = find_callbacks(trainer, PolynomialTermMonitor)
-        if (
-            self in [m for m in monitors if m.figures and m.record][:1]
-        ):  # monitors share one record, so one of them draws it
+        if self in [m for m in monitors if m.figures and m.record][:1]:  # they share one record, so only one draws it
             self._files.draw(trainer)
 
     @override
@@ -289,9 +286,7 @@ class PolynomialTermMonitor(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if (
-            trainer.world_size > 1 and not trainer.interrupted
-        ):  # after an exception the other processes may never get here
+        if trainer.world_size > 1 and not trainer.interrupted:  # if interrupted, other processes may never get here
             sums = self._sums.state_dict(self._collector.seen, sync=True)
             checkpoint["callbacks"][self.state_key]["train_sums"] = sums
 

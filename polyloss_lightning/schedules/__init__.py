@@ -1,4 +1,4 @@
-"""Schedules: pure, picklable values of t in [0, 1], for an epsilon that moves; standard library only."""
+"""Schedules for a changing epsilon: pure, picklable functions of t in [0, 1]. They need only the standard library."""
 
 from polyloss_lightning.schedules.base import Schedule
 from polyloss_lightning.schedules.constant import ConstantSchedule

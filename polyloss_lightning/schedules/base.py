@@ -9,10 +9,10 @@ Value: TypeAlias = float | tuple[float, ...]
 class Schedule(ABC):
     """A value as a pure function of the progress ``t``, which runs from 0 to 1.
 
-    A schedule knows no trainer: whoever calls it says where 0 and 1 lie
-    (:class:`~polyloss_lightning.callbacks.EpsilonScheduler` does, by ``interval``, ``begin`` and ``end``). The ones
-    here are frozen dataclasses: they compare, print, copy and pickle, and their arguments are their YAML. Your own
-    derives from this class and defines :meth:`value_at`.
+    A schedule does not depend on the Trainer. Its caller decides which parts of a run correspond to 0 and 1
+    (:class:`~polyloss_lightning.callbacks.EpsilonScheduler` does so with ``interval``, ``begin`` and ``end``). The
+    schedules of this package are frozen dataclasses, so they can be compared, printed, copied and pickled, and
+    configured in YAML by their arguments. To write your own, derive from this class and define :meth:`value_at`.
 
     Example:
         >>> class Square(Schedule):
@@ -23,13 +23,13 @@ class Schedule(ABC):
     """
 
     def __call__(self, t: float) -> Value:
-        """The value at progress ``t``.
+        """Return the value at progress ``t``.
 
         Args:
             t: progress, in [0, 1].
 
         Returns:
-            A float, or a tuple of floats where the schedule was built of sequences (Poly-N).
+            A float, or a tuple of floats if the schedule was built from sequences (Poly-N).
 
         Raises:
             ValueError: if ``t`` is outside of [0, 1].
@@ -40,4 +40,4 @@ class Schedule(ABC):
 
     @abstractmethod
     def value_at(self, t: float) -> Value:
-        """The value at ``t``, which is in [0, 1]."""
+        """Return the value at ``t``, which is guaranteed to be in [0, 1]."""

@@ -1,4 +1,4 @@
-"""A value that stands still."""
+"""A constant schedule."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,5 +30,5 @@ class ConstantSchedule(Schedule):
         object.__setattr__(self, "value", as_value("value", self.value))
 
     def value_at(self, t: float) -> Value:
-        """``value``."""
+        """Return ``value``."""
         return cast(Value, self.value)

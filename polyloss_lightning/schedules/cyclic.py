@@ -1,4 +1,4 @@
-"""There and back again, several times."""
+"""A schedule that moves back and forth between two values."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Literal, get_args
 
+from polyloss_lightning.checks import check_choice
 from polyloss_lightning.schedules.base import Schedule, Value
 from polyloss_lightning.schedules.values import as_value, check_same_length, interpolate
 
@@ -14,22 +15,22 @@ Shape = Literal["triangle", "cosine"]
 
 @dataclass(frozen=True)
 class CyclicSchedule(Schedule):
-    r"""``cycles`` times from ``init_value`` to ``peak_value`` and back; it ends where it began.
+    r"""A schedule that moves from ``init_value`` to ``peak_value`` and back, ``cycles`` times.
 
-    With :math:`f` the fraction of the running cycle, :math:`f = \text{cycles}\cdot t \bmod 1`:
+    With :math:`f` the completed fraction of the current cycle, :math:`f = \text{cycles}\cdot t \bmod 1`:
 
     .. math:: \epsilon(t) = \text{init} + (\text{peak} - \text{init})\,s(f), \quad
               s = 1 - |2 f - 1| \text{ (triangle)} \text{ or } \tfrac{1 - \cos 2 \pi f}{2} \text{ (cosine)}
 
     Args:
         init_value: value at the ends of each cycle, a finite number or a sequence of them (Poly-N).
-        peak_value: value in the middle of each cycle, of the same length; it may be the lower one.
-        cycles: how many, at least 1.
+        peak_value: value in the middle of each cycle, of the same length; may be lower than ``init_value``.
+        cycles: number of cycles, at least 1.
         shape: ``"triangle"`` or ``"cosine"``.
 
     Raises:
         TypeError: if a value is not numeric.
-        ValueError: if a value is not finite, the lengths differ, or an option is out of its range.
+        ValueError: if a value is not finite, the lengths differ, or an argument is out of range.
 
     Example:
         >>> schedule = CyclicSchedule(init_value=-1.0, peak_value=2.0, cycles=2)
@@ -46,15 +47,14 @@ class CyclicSchedule(Schedule):
         cycles: object = self.cycles
         if isinstance(cycles, bool) or not isinstance(cycles, Integral) or cycles < 1:
             raise ValueError(f"`cycles` must be an integer of at least 1, got {cycles!r}")
-        if self.shape not in get_args(Shape):
-            raise ValueError(f"`shape` must be one of {get_args(Shape)}, got {self.shape!r}")
+        check_choice("shape", self.shape, get_args(Shape))
         init, peak = as_value("init_value", self.init_value), as_value("peak_value", self.peak_value)
         check_same_length(init_value=init, peak_value=peak)
         object.__setattr__(self, "init_value", init)
         object.__setattr__(self, "peak_value", peak)
 
     def value_at(self, t: float) -> Value:
-        """The value in the cycle that ``t`` is in."""
+        """Return the value at ``t``."""
         f = self.cycles * t % 1
         share = 1 - abs(2 * f - 1) if self.shape == "triangle" else (1 - math.cos(2 * math.pi * f)) / 2
         return interpolate(self.init_value, self.peak_value, share)

@@ -1,12 +1,12 @@
-"""From one value to another at a constant rate of decay or growth."""
+"""A schedule that decays or grows exponentially from one value to another."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from polyloss_lightning.checks import as_number
 from polyloss_lightning.schedules.base import Schedule, Value
 from polyloss_lightning.schedules.values import (
-    as_number,
     as_value,
     check_same_length,
     clamp,
@@ -14,19 +14,20 @@ from polyloss_lightning.schedules.values import (
     interpolate,
 )
 
-LARGEST_RATE = 700.0  # exp of more overflows a float; such a schedule is a jump anyway
+LARGEST_RATE = 700.0  # exp of a larger number overflows; a schedule this steep is practically a jump anyway
 
 
 @dataclass(frozen=True)
 class ExponentialSchedule(Schedule):
-    r"""An exponential curve through both ends.
+    r"""An exponential curve from ``init_value`` to ``end_value``.
 
-    Without ``rate`` it is geometric, which needs two values of the same sign, neither of them 0:
+    Without ``rate`` the curve is geometric, which requires two nonzero values of the same sign:
 
     .. math:: \epsilon(t) = \text{init}\,(\text{end} / \text{init})^t
 
-    With ``rate`` it connects any two values; the distance to its asymptote shrinks by :math:`e^{-\text{rate}}`
-    from t = 0 to t = 1. The geometric form is the special case of rate :math:`\ln(\text{init} / \text{end})`.
+    With ``rate`` it connects any two values, and the distance to its asymptote is multiplied by
+    :math:`e^{-\text{rate}}` from t = 0 to t = 1. The geometric form is the special case with rate
+    :math:`\ln(\text{init} / \text{end})`.
 
     .. math:: \epsilon(t) = \text{init}
               + (\text{end} - \text{init})\,\frac{1 - e^{-\text{rate}\,t}}{1 - e^{-\text{rate}}}
@@ -34,13 +35,13 @@ class ExponentialSchedule(Schedule):
     Args:
         init_value: value at t = 0, a finite number or a sequence of them (Poly-N).
         end_value: value at t = 1, of the same length.
-        rate: None for the geometric form, else a number in [-700, 700] other than 0: above 0 the value moves fast
-            at first, below 0 fast at the end. (At 0 the curve is a :class:`LinearSchedule`.)
+        rate: None for the geometric form, otherwise a nonzero number in [-700, 700]. If it is positive, the value
+            changes fastest at the start; if negative, at the end. (Use :class:`LinearSchedule` for a rate of 0.)
 
     Raises:
         TypeError: if an argument is not numeric.
-        ValueError: if an argument is not finite or ``rate`` out of its range, if the lengths differ, or if the
-            geometric form is asked for between values of different signs or from or to 0.
+        ValueError: if an argument is not finite, if ``rate`` is out of range, if the lengths differ, or if the
+            geometric form is used with a value of 0 or with values of different signs.
 
     Example:
         >>> round(ExponentialSchedule(init_value=4.0, end_value=1.0)(0.5), 12)
@@ -71,7 +72,7 @@ class ExponentialSchedule(Schedule):
         object.__setattr__(self, "rate", rate)
 
     def value_at(self, t: float) -> Value:
-        """The curve at ``t``, exact at both ends."""
+        """Return the value at ``t``, exact at both ends."""
         if self.rate is None:
             return elementwise(lambda a, b: _geometric(a, b, t), self.init_value, self.end_value)
         return interpolate(self.init_value, self.end_value, math.expm1(-self.rate * t) / math.expm1(-self.rate))
@@ -81,7 +82,7 @@ def _check_same_sign(init: float, end: float) -> float:
     if init == 0 or end == 0 or (init > 0) != (end > 0):
         raise ValueError(
             "`init_value` and `end_value` of an exponential schedule without `rate` must have the same sign and not "
-            f"be 0, got {init:g} and {end:g}; give `rate` (5.0, say) to connect any two values"
+            f"be 0, got {init:g} and {end:g}; give `rate` (for example 5.0) to connect any two values"
         )
     return init
 

@@ -1,4 +1,4 @@
-"""Several schedules, one after the other."""
+"""Several schedules in sequence."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -10,22 +10,23 @@ from polyloss_lightning.schedules.values import as_fractions, as_value, check_sa
 
 @dataclass(frozen=True)
 class JoinedSchedule(Schedule):
-    r"""``schedules[i]`` from ``boundaries[i - 1]`` to ``boundaries[i]``, each over its own whole t.
+    r"""Several schedules in sequence, each going through its whole range of t between two boundaries.
 
-    With :math:`b_0 = 0` and a last :math:`b_n = 1`, in the piece :math:`b_i \le t < b_{i+1}`:
+    With :math:`b_0 = 0`, :math:`b_n = 1` and the boundaries between them, in the piece :math:`b_i \le t < b_{i+1}`:
 
     .. math:: \epsilon(t) = \text{schedule}_i\Big(\frac{t - b_i}{b_{i+1} - b_i}\Big)
 
-    A boundary belongs to the schedule that begins there, and t = 1 to the last one at its own t of exactly 1. Join
-    at equal values where nothing should jump.
+    A boundary belongs to the schedule that begins there. At t = 1 the last schedule is evaluated at exactly 1. The
+    value is continuous at a boundary only if the two schedules have the same value there.
 
     Args:
-        schedules: one or more schedules, whose values have one length.
-        boundaries: one fewer, strictly increasing fractions in (0, 1).
+        schedules: one or more schedules, whose values all have the same length.
+        boundaries: strictly increasing fractions in (0, 1), one fewer than schedules.
 
     Raises:
         TypeError: if an entry is not a schedule, or a boundary not a number.
-        ValueError: if the counts do not fit, the boundaries are not increasing fractions, or the lengths differ.
+        ValueError: if the numbers of schedules and boundaries do not match, the boundaries are not increasing
+            fractions, or the lengths differ.
 
     Example:
         >>> from polyloss_lightning.schedules import ConstantSchedule, LinearSchedule
@@ -44,7 +45,7 @@ class JoinedSchedule(Schedule):
         boundaries = as_fractions("boundaries", self.boundaries, closed=False)
         if len(given) != len(boundaries) + 1:
             raise ValueError(
-                f"`schedules` must be one more than the boundaries between them, got {len(given)} schedules "
+                f"`schedules` must have one entry more than `boundaries`, got {len(given)} schedules "
                 f"and {len(boundaries)} boundaries"
             )
         check_same_length(
@@ -54,7 +55,7 @@ class JoinedSchedule(Schedule):
         object.__setattr__(self, "boundaries", boundaries)
 
     def value_at(self, t: float) -> Value:
-        """The value of the schedule whose piece ``t`` is in."""
+        """Return the value of the schedule that is active at ``t``."""
         knots = (0.0, *self.boundaries, 1.0)
         piece = bisect_right(self.boundaries, t)
         begin, end = knots[piece], knots[piece + 1]

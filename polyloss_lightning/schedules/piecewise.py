@@ -1,10 +1,11 @@
-"""Values at given points: held, or connected by straight lines."""
+"""A schedule through given points, as steps or as straight lines."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+from polyloss_lightning.checks import check_choice
 from polyloss_lightning.schedules.base import Schedule, Value
 from polyloss_lightning.schedules.values import as_fractions, as_value, check_same_length, interpolate
 
@@ -13,20 +14,20 @@ Interpolation = Literal["step", "linear"]
 
 @dataclass(frozen=True)
 class PiecewiseSchedule(Schedule):
-    r"""``init_value`` at t = 0, then ``values[i]`` at ``boundaries[i]``.
+    r"""A schedule with ``init_value`` at t = 0 and ``values[i]`` at ``boundaries[i]``.
 
-    With ``"step"`` a value holds from its boundary, included, to the next one; with ``"linear"`` straight lines
-    connect them. The last value holds from the last boundary to t = 1.
+    With ``"step"`` a value is held from its boundary (inclusive) to the next one. With ``"linear"`` the values are
+    connected by straight lines. The last value is held from the last boundary to t = 1.
 
     Args:
         init_value: value at t = 0, a finite number or a sequence of them (Poly-N).
         boundaries: strictly increasing fractions of the schedule in (0, 1].
-        values: one value a boundary, each of the length of ``init_value``.
+        values: one value per boundary, each of the same length as ``init_value``.
         interpolation: ``"step"`` or ``"linear"``.
 
     Raises:
-        TypeError: if an argument is not numeric, or not a sequence where one is asked for.
-        ValueError: if a value is not finite, the boundaries are not increasing fractions, or lengths differ.
+        TypeError: if an argument is not numeric, or if ``boundaries`` or ``values`` is not a sequence.
+        ValueError: if a value is not finite, the boundaries are not increasing fractions, or the lengths differ.
 
     Example:
         >>> step = PiecewiseSchedule(init_value=-1.0, boundaries=[0.5, 0.8], values=[0.0, 2.0])
@@ -42,15 +43,14 @@ class PiecewiseSchedule(Schedule):
     interpolation: Interpolation = "step"
 
     def __post_init__(self) -> None:
-        if self.interpolation not in get_args(Interpolation):
-            raise ValueError(f"`interpolation` must be one of {get_args(Interpolation)}, got {self.interpolation!r}")
+        check_choice("interpolation", self.interpolation, get_args(Interpolation))
         boundaries = as_fractions("boundaries", self.boundaries, closed=True)
         given: object = self.values
         if not isinstance(given, Sequence) or isinstance(given, str):
             raise TypeError(f"`values` must be a sequence, got {given!r} ({type(given).__name__})")
         if not boundaries or len(given) != len(boundaries):
             raise ValueError(
-                f"`values` must hold one value a boundary, and at least one, got {len(given)} values "
+                f"`values` must contain one value per boundary, and at least one, got {len(given)} values "
                 f"for {len(boundaries)} boundaries"
             )
         init = as_value("init_value", self.init_value)
@@ -61,7 +61,7 @@ class PiecewiseSchedule(Schedule):
         object.__setattr__(self, "values", tuple(values.values()))
 
     def value_at(self, t: float) -> Value:
-        """The value of the piece that ``t`` is in."""
+        """Return the value at ``t``."""
         knots = (0.0, *self.boundaries)
         values = (self.init_value, *self.values)
         piece = bisect_right(knots, t) - 1

@@ -1,17 +1,18 @@
-"""From one value to another: linear, cosine, polynomial."""
+"""Schedules from one value to another: linear, cosine and polynomial."""
 
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from polyloss_lightning.checks import as_number
 from polyloss_lightning.schedules.base import Schedule, Value
-from polyloss_lightning.schedules.values import as_number, as_value, check_same_length, interpolate
+from polyloss_lightning.schedules.values import as_value, check_same_length, interpolate
 
 
 @dataclass(frozen=True)
 class RampSchedule(Schedule):
-    """Base of the schedules from ``init_value`` at t = 0 to ``end_value`` at t = 1; a subclass says how."""
+    """Base class of schedules from ``init_value`` at t = 0 to ``end_value`` at t = 1; subclasses define the curve."""
 
     init_value: float | Sequence[float]
     end_value: float | Sequence[float]
@@ -24,10 +25,10 @@ class RampSchedule(Schedule):
 
     @abstractmethod
     def share(self, t: float) -> float:
-        """The share of the way that is done at ``t``: 0 at 0, 1 at 1."""
+        """Return the completed share of the way at ``t``: 0 at t = 0, and 1 at t = 1."""
 
     def value_at(self, t: float) -> Value:
-        """``init_value + (end_value - init_value) * share(t)``, exact at both ends."""
+        """Return ``init_value + (end_value - init_value) * share(t)``, exact at both ends."""
         return interpolate(self.init_value, self.end_value, self.share(t))
 
 
@@ -52,7 +53,7 @@ class LinearSchedule(RampSchedule):
     """
 
     def share(self, t: float) -> float:
-        """``t``."""
+        """Return ``t``."""
         return t
 
 
@@ -77,20 +78,20 @@ class CosineSchedule(RampSchedule):
     """
 
     def share(self, t: float) -> float:
-        """``(1 - cos(pi t)) / 2``."""
+        """Return ``(1 - cos(pi t)) / 2``."""
         return (1 - math.cos(math.pi * t)) / 2
 
 
 @dataclass(frozen=True)
 class PolynomialSchedule(RampSchedule):
-    r"""A power of what is left: fast at first and slow at the end for a power above 1, the reverse below 1.
+    r"""A power curve: for a power above 1 it is steep at the start and flat at the end, below 1 the reverse.
 
     .. math:: \epsilon(t) = \text{end} + (\text{init} - \text{end})\,(1 - t)^{\text{power}}
 
     Args:
         init_value: value at t = 0, a finite number or a sequence of them (Poly-N).
         end_value: value at t = 1, of the same length.
-        power: exponent, above 0; 1 is a straight line.
+        power: exponent, above 0; 1 gives a straight line.
 
     Raises:
         TypeError: if an argument is not numeric.
@@ -111,5 +112,5 @@ class PolynomialSchedule(RampSchedule):
         object.__setattr__(self, "power", power)
 
     def share(self, t: float) -> float:
-        """``1 - (1 - t) ** power``."""
+        """Return ``1 - (1 - t) ** power``."""
         return 1 - math.pow(1 - t, self.power)

@@ -129,7 +129,7 @@ def test_a_schedule_of_your_own_joins_the_others():
     assert [joined(t) for t in (0, 0.25, 0.5, 1)] == [0, 0.25, 1, 1]
 
 
-def test_schedules_import_the_standard_library_only():
+def test_schedules_import_only_the_standard_library_and_the_checks():
     import ast
     import sys
     from pathlib import Path
@@ -141,4 +141,5 @@ def test_schedules_import_the_standard_library_only():
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                assert name.split(".")[0] in sys.stdlib_module_names or name.startswith("polyloss_lightning.schedules")
+                ours = ("polyloss_lightning.schedules", "polyloss_lightning.checks")
+                assert name.split(".")[0] in sys.stdlib_module_names or name.startswith(ours)
