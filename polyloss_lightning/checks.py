@@ -38,9 +38,10 @@ def as_number(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"`{name}` must be {kind}, got {value if shown is None else shown!r} ({type(value).__name__})")
     # Comparisons instead of math.isfinite, which cannot be traced if the number is an argument of a compiled function.
-    if not (-math.inf < value < math.inf and at_least <= value <= at_most):
+    number = float(value)
+    if not (-math.inf < number < math.inf and at_least <= number <= at_most):
         raise ValueError(f"`{name}` must be {within}, got {value if shown is None else shown!r}")
-    return float(value)
+    return number
 
 
 def as_numbers(name: str, values: object, kind: str = "a sequence of numbers") -> tuple[float, ...]:

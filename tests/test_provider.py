@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
-from polyloss_lightning import LossProvider, Poly1CrossEntropyLoss
+from polyloss_lightning import LossProvider, Poly1CrossEntropyLoss, Poly1FocalLoss
 from polyloss_lightning.provider import CHECKPOINT_KEY
 
 
@@ -267,3 +267,19 @@ def test_the_module_pickles():
     torch.save(net, buffer)
     buffer.seek(0)
     assert torch.load(buffer, weights_only=False).loss_fn.epsilon == 0.75
+
+
+def test_a_checkpoint_of_version_0_1_0_loads_with_its_loss():
+    """Written by the release whose losses were laid out differently, after epsilon was annealed from -1 to 2."""
+    path = Path(__file__).parent / "saved" / "loss_provider_0_1_0.ckpt"
+
+    class Saved(LossProvider, LightningModule):
+        def __init__(self, loss_fn: torch.nn.Module | None = None):
+            super().__init__(loss_fn=loss_fn)
+            self.layer = torch.nn.Linear(2, 3)
+
+    loss = Saved.load_from_checkpoint(path, map_location="cpu", weights_only=True).loss_fn
+    assert type(loss) is Poly1FocalLoss
+    assert (loss.epsilon, loss.arguments()["epsilon"]) == (2.0, -1.0)
+    assert (loss.gamma, loss.ignore_index, loss.label_smoothing) == (1.5, 255, 0.1)
+    assert loss.weight.tolist() == [0.5, 1.0, 2.0]

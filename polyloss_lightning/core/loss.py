@@ -72,9 +72,8 @@ def loss(
     closed: Any = link
     compute_dtype, dtype = closed.check(input, target)
     seen: list[Entries] | None = None if on_entries is None else []
-    result: Tensor = _ClosedForm.apply(
-        input if torch.is_grad_enabled() else input.detach(), target, closed, polynomial, reduction, compute_dtype, seen
-    )
+    logits = input if torch.is_grad_enabled() else input.detach()
+    result: Tensor = _ClosedForm.apply(logits, target, closed, polynomial, reduction, compute_dtype, seen)
     if on_entries is not None and seen:
         on_entries(seen[0])
     return result if result.dtype == dtype else result.to(dtype)

@@ -37,11 +37,8 @@ class Polynomial(NamedTuple):
 def as_epsilon(epsilon: float | Sequence[float]) -> tuple[float, ...]:
     """Validate ``epsilon`` and return it as one float per perturbed coefficient.
 
-    Args:
-        epsilon: a finite number (Poly-1) or a non-empty sequence of finite numbers (Poly-N).
-
     Raises:
-        TypeError: if an entry is not a real number (tensors and booleans are refused too).
+        TypeError: if an entry is not a real number (tensors and booleans are not).
         ValueError: if an entry is NaN or infinite, or the sequence is empty.
 
     Example:
@@ -72,8 +69,7 @@ def check_num_terms(num_terms: int | None, epsilon: Sequence[float]) -> None:
 
 def as_gamma(gamma: float) -> float:
     """Return ``gamma`` as a float; raise unless it is a finite number of at least 0."""
-    allowed = "a finite number of at least 0"
-    return as_number("gamma", gamma, allowed, allowed, at_least=0)
+    return as_number("gamma", gamma, *["a finite number of at least 0"] * 2, at_least=0)
 
 
 def coefficients(num_terms: int, epsilon: Sequence[float] = ()) -> list[float]:
@@ -193,9 +189,9 @@ def terms(
     Args:
         log_p: log-probability of each entry.
         num_terms: number of terms.
-        epsilon: perturbation of the first coefficients, one number each.
-        gamma: focusing exponent, at least 0.
-        focal_base: the :math:`1-P_t` that is raised to ``gamma``, if it differs from that of ``log_p``.
+        epsilon: as the other arguments, see :func:`value`.
+        gamma: focusing exponent.
+        focal_base: the :math:`1-P_t` that is raised to ``gamma``.
 
     Returns:
         Tensor of shape ``(num_terms, *log_p.shape)``; the rest of :func:`value` is the tail.

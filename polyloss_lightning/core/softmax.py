@@ -209,7 +209,7 @@ class Softmax(NamedTuple):
         else:
             shares = self._shares(p, target, index, ignored, dim)
             value, nll = every_class(input, p, dim, shares, polynomial, scale, read)
-        if observed is not None and observed.class_dim is not None and shares is None:
+        if index is not None and observed is not None and observed.class_dim is not None and shares is None:
             shares = self._shares(p, target, index, ignored, dim)
             nll = nll + (input.gather(dim, index) - input)  # from -log Pt to all classes
         if ignored is not None:  # their logits may be NaN, which a weight of 0 does not remove

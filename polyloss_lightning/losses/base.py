@@ -93,8 +93,7 @@ class PolyLoss(nn.Module):
         self._epsilon = list(new)
 
     def link(self) -> Any:
-        """Return the link with the options of this loss as they are now."""
-        # Its fields have the names of the options.
+        """Return the link with the options of this loss as they are now; its fields have the names of the options."""
         return self.link_type(*[getattr(self, name) for name in self.link_type._fields]) if self.link_type else self
 
     def entries(self, input: Tensor, target: Tensor) -> Entries:
@@ -104,17 +103,15 @@ class PolyLoss(nn.Module):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of ``input`` and ``target``; shapes as in the class docstring."""
-        return self._loss(input, target, Polynomial(self._epsilon, self.gamma, self.num_terms), bool(self._observers))
+        # A subclass or an instance may have entries of its own: then the loss is their formula.
+        link = self.link() if type(self).entries is PolyLoss.entries and "entries" not in self.__dict__ else self
+        polynomial = Polynomial(self._epsilon, self.gamma, self.num_terms)
+        return loss(link, input, target, polynomial, self.reduction, self._notify if self._observers else None)
 
     def base_loss(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss without epsilon and with every term: torch's own. It does not move with epsilon."""
-        return self._loss(input, target, Polynomial((0.0,), self.gamma), observed=False)
-
-    def _loss(self, input: Tensor, target: Tensor, polynomial: Polynomial, observed: bool) -> Tensor:
-        # A subclass or an instance may have entries of its own: then the loss is their formula.
-        own = type(self).entries is not PolyLoss.entries or "entries" in self.__dict__
-        on_entries = self._notify if observed else None
-        return loss(self if own else self.link(), input, target, polynomial, self.reduction, on_entries)
+        link = self.link() if type(self).entries is PolyLoss.entries and "entries" not in self.__dict__ else self
+        return loss(link, input, target, Polynomial((0.0,), self.gamma), self.reduction)
 
     def register_observer(self, observer: Observer) -> RemovableHandle:
         """Call ``observer`` with the :class:`~polyloss_lightning.core.Observation` of every later call.

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import polyloss_lightning as poly
-from polyloss_lightning.core import Polynomial, Sigmoid, SigmoidFocal, Softmax
+from polyloss_lightning.core import Polynomial, Sigmoid, SigmoidFocal, Softmax, sigmoid_gradient, softmax
 from polyloss_lightning.core import loss as core
-from polyloss_lightning.core import sigmoid_gradient, softmax
 
 CLASSES = 5
 WEIGHT = torch.tensor([0.5, 2.0, 0.0, 3.0, 1.0], dtype=torch.float64)
@@ -92,8 +91,8 @@ def test_value_and_gradient_are_those_of_the_formula(link, target_of, polynomial
         input, target = scale * torch.randn(shape, dtype=torch.float64), target_of(shape)
         if len(shape) > 2 and isinstance(link, (Sigmoid, SigmoidFocal)) and link.weight is not None:
             weight = link.weight.view(-1, 1)
-            link = link._replace(weight=weight)  # noqa: PLW2901
-            link = link._replace(pos_weight=weight) if isinstance(link, Sigmoid) else link  # noqa: PLW2901
+            link = link._replace(weight=weight)
+            link = link._replace(pos_weight=weight) if isinstance(link, Sigmoid) else link
 
         def closed(x, link=link, target=target):
             loss = core.loss(link, x, target, polynomial, reduction)
@@ -113,8 +112,8 @@ def test_value_and_gradient_are_those_of_the_formula(link, target_of, polynomial
 @cases
 def test_entries_are_those_of_the_formula(link, target_of):
     for shape in ((6, CLASSES), (3, CLASSES, 4)):
-        link = link._replace(weight=None) if not isinstance(link, Softmax) else link  # noqa: PLW2901
-        link = link._replace(pos_weight=None) if isinstance(link, Sigmoid) else link  # noqa: PLW2901
+        link = link._replace(weight=None) if not isinstance(link, Softmax) else link
+        link = link._replace(pos_weight=None) if isinstance(link, Sigmoid) else link
         input, target, seen = torch.randn(shape, dtype=torch.float64), target_of(shape), []
         core.loss(link, input.requires_grad_(), target, Polynomial((1.0,)), "mean", seen.append)
         expected = link.entries(input.detach(), target)

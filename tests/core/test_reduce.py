@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from polyloss_lightning.core import Entries, Polynomial
 from polyloss_lightning.core.loss import check_reduction
 from polyloss_lightning.core.loss import reduce as reduce_entries

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from polyloss_lightning.core import Sigmoid, SigmoidFocal
 
 
