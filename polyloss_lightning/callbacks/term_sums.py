@@ -99,9 +99,8 @@ def _update(metric: PolynomialTerms, path: str, seen: Seen) -> None:
 
 
 def _compute(metric: PolynomialTerms) -> dict[str, Tensor]:
-    if (
-        not metric.update_called
-    ):  # avoid a warning: after a restore, or if this process called no loss, that is no mistake
+    # torchmetrics warns about compute() without update(), but here that is no mistake: sums may have been restored.
+    if not metric.update_called:
         empty = torch.zeros(0)
         metric.update(Observation(empty, empty, empty.long(), torch.zeros(()), (0.0,), 0.0, None))
     values: dict[str, Tensor] = metric.compute()

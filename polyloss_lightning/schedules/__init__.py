@@ -1,4 +1,4 @@
-"""Schedules for a changing epsilon: pure, picklable functions of t in [0, 1]. They need only the standard library."""
+"""Schedules for a changing epsilon: pure, picklable functions of t in [0, 1]. No dependencies."""
 
 from polyloss_lightning.schedules.base import Schedule
 from polyloss_lightning.schedules.constant import ConstantSchedule
