@@ -1,4 +1,4 @@
-"""PolyLoss for PyTorch Lightning: Poly-1 losses, their terms as metrics, and epsilon on a schedule."""
+"""PolyLoss for PyTorch Lightning: Poly-1 losses, metrics of their polynomial terms, and schedules for epsilon."""
 
 from polyloss_lightning.callbacks import EpsilonScheduler, PolyLossOverride, PolynomialTermMonitor
 from polyloss_lightning.core import polynomial

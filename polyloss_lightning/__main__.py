@@ -1,4 +1,4 @@
-"""``python -m polyloss_lightning`` is the ``polyloss`` command."""
+"""Runs the ``polyloss`` command with ``python -m polyloss_lightning``."""
 
 from polyloss_lightning.cli import main
 

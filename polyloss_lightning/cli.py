@@ -1,4 +1,4 @@
-"""The ``polyloss`` command: Lightning's own command line, with shipped configs and a closing table."""
+"""The ``polyloss`` command: a LightningCLI with shipped configs and a table of results at the end of a run."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-# Imported so that their short class names resolve in a config.
+# Imported so that configs can use the short names of their classes.
 from polyloss_lightning import callbacks, data, losses, models, schedules  # noqa: F401
 from polyloss_lightning.plotting import commands
 from polyloss_lightning.plotting.curves import REFERENCE_EPSILON
@@ -28,7 +28,7 @@ from polyloss_lightning.shipped_configs import config_names, resolve_config
 
 
 class _Parser(LightningArgumentParser):
-    """Says what is wrong in one line, where jsonargparse prints sixty of usage and every type that was tried."""
+    """Reports errors in one line, instead of the long usage and list of types that jsonargparse prints."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         super().error(_one_line(message), ex)
@@ -39,10 +39,11 @@ class _Parser(LightningArgumentParser):
 
 
 class PolyLossCLI(LightningCLI):
-    """A LightningCLI for any module and data, as ``lightning.pytorch.cli`` documents it.
+    """A LightningCLI (see ``lightning.pytorch.cli``) for any module and data module.
 
-    It adds: a config is found by its shipped name or its path; wrong values for what this package builds end in one
-    line instead of a traceback; each run closes with its metrics as a table and the paths of what it wrote.
+    It adds three features: a config may be given by the name of a shipped config as well as by its path; wrong
+    arguments of the classes of this package are reported in one line instead of a traceback; each run ends with a table
+    of its metrics and the paths of the files that it wrote.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -50,52 +51,52 @@ class PolyLossCLI(LightningCLI):
         super().__init__(
             parser_class=_Parser,
             parser_kwargs={
-                "description": "Train with PolyLoss from one YAML. Configs that are shipped, by name: "
-                f"{', '.join(config_names())}. To draw what a run recorded: polyloss plot --help.",
+                "description": "Train with PolyLoss from one YAML file. Names of the shipped configs: "
+                f"{', '.join(config_names())}. To draw the figures of a run: polyloss plot --help.",
             },
-            # A run without a logger would otherwise refuse to start where an earlier one left its config.yaml.
+            # Otherwise a run without a logger does not start if an earlier run has left its config.yaml in the folder.
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": self._validations},
             **kwargs,
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options that neither Lightning nor the model has."""
+        """Add the options of this command."""
         parser.add_argument(
             "--num_threads",
             type=PositiveInt | None,
             default=None,
-            help="Threads of torch on the CPU; null leaves the default. A small network is as fast with 1, and on a "
-            "busy machine many times faster.",
+            help="Number of CPU threads of torch; null keeps the default. For a small network, 1 is as fast, and "
+            "on a busy machine many times faster.",
         )
 
     def before_instantiate_classes(self) -> None:
-        """Set the number of threads before anything computes."""
+        """Set the number of threads before the first computation."""
         num_threads = self._get(self.config, "num_threads")
         if num_threads is not None:
             torch.set_num_threads(num_threads)
 
     def instantiate_classes(self) -> None:
-        """Build model, data and trainer; a value that a constructor here refuses is an error of the command line."""
+        """Build model, data and trainer, and report arguments that our constructors reject as command-line errors."""
         try:
             super().instantiate_classes()
         except (TypeError, ValueError) as error:
             raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-            # jsonargparse raises an error of its own for what went wrong in an argument of an argument.
+            # jsonargparse raises its own error if a nested argument is wrong.
             if not raised_in.is_relative_to(Path(__file__).parent) and "jsonargparse" not in raised_in.parts:
                 raise
             self._parser(self.subcommand).error(str(error))
 
     def before_validate(self) -> None:
-        """Leave the table to :meth:`after_validate`."""
+        """Turn off Lightning's table, because :meth:`after_validate` prints one."""
         self.config_init["validate"]["verbose"] = False
 
     def before_test(self) -> None:
-        """Leave the table to :meth:`after_test`."""
+        """Turn off Lightning's table, because :meth:`after_test` prints one."""
         self.config_init["test"]["verbose"] = False
 
     def after_fit(self) -> None:
-        """Print the validation metrics of the best checkpoint, or of the last epoch, and what was written."""
+        """Print the validation metrics of the best checkpoint or the last epoch, and the paths of the files written."""
         metrics, when = self._validations.of_best(self.trainer)
         self._close(metrics, f"validation part, {when}")
         self._close(only_classes(self.trainer.callback_metrics, "train/"), "training part, last epoch")
@@ -117,7 +118,7 @@ class PolyLossCLI(LightningCLI):
 
 
 class _Validations(Callback):
-    """Remembers the metrics of the validation that the best checkpoint was saved after."""
+    """Stores the metrics of the validation after which the best checkpoint was saved."""
 
     def __init__(self) -> None:
         self._latest: dict[str, float] = {}
@@ -126,13 +127,13 @@ class _Validations(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
-            # Checkpoints are saved after this hook: one that is new by now was saved after the validation before.
+            # Checkpoints are saved after this hook, so one that is new now was saved after the previous validation.
             self._note_best(trainer)
             metrics = trainer.callback_metrics.items()
             self._latest = {name: float(value) for name, value in metrics if name.startswith("val")}
 
     def of_best(self, trainer: Trainer) -> tuple[dict[str, float], str]:
-        """The metrics at the best checkpoint, or the last ones where none is best, and which they are."""
+        """Return the metrics of the best checkpoint, or the last ones if there is none, and which of these they are."""
         self._note_best(trainer)
         return (self._latest, "last epoch") if self._best is None else (self._at_best, "best checkpoint")
 
@@ -151,12 +152,12 @@ def _print_paths(trainer: Trainer) -> None:
         written["figures"] = str(Path(trainer.log_dir) / "figures")
     for name, path in written.items():
         if path and Path(path).exists():
-            # Plain print: rich would break a long path over two lines.
+            # Plain print, because rich would break a long path into two lines.
             print(f"{name}: {path}")
 
 
 def _console() -> Console:
-    # Outside a terminal (a log file, a pipe) rich assumes 80 columns and would cut the table of ten classes.
+    # If the output is not a terminal (a file, a pipe), rich assumes 80 columns, too few for a table of ten classes.
     console = Console()
     return console if console.is_terminal else Console(width=160)
 
@@ -165,7 +166,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the ``polyloss`` command.
 
     Args:
-        args: command line without the program's name; None takes that of the process.
+        args: command line without the name of the program; None uses that of the process.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     if arguments[:1] == ["plot"]:
@@ -175,10 +176,10 @@ def main(args: Sequence[str] | None = None) -> None:
         arguments = _with_shipped_configs(arguments)
     except ValueError as error:
         raise SystemExit(f"polyloss: {error}") from None
-    # What Lightning's own code does on newer versions of torch and jsonargparse is no news to whoever trains.
+    # Hide deprecation warnings that Lightning itself triggers.
     warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    # Handed over through sys.argv: LightningCLI warns about `args` wherever the process has arguments of its own.
+    # Passed through sys.argv, because LightningCLI warns about `args` if the process has arguments of its own.
     sys.argv[1:] = arguments
     PolyLossCLI()
 
@@ -190,15 +191,20 @@ def _one_line(message: str) -> str:
 
 
 def _plot(arguments: list[str]) -> None:
-    """``polyloss plot curves ...`` and ``polyloss plot run LOG_DIR``."""
-    parser = ArgumentParser(prog="polyloss plot", description="Draw the losses, or what a run recorded.")
+    """Run ``polyloss plot curves ...`` or ``polyloss plot run LOG_DIR``."""
+    parser = ArgumentParser(prog="polyloss plot", description="Draw the losses, or the figures of a run.")
     subcommands = parser.add_subcommands()
-    curves, run = ArgumentParser(description="Value, gradient, coefficients against Pt."), ArgumentParser()
+    curves, run = (
+        ArgumentParser(description="Draw value and gradient of Poly-1 losses against Pt, and their coefficients."),
+        ArgumentParser(),
+    )
     curves.add_function_arguments(commands.curves, skip={"epsilon"})
-    curves.add_argument("--epsilon", nargs="+", type=float, default=list(REFERENCE_EPSILON), help="a curve for each")
+    curves.add_argument(
+        "--epsilon", nargs="+", type=float, default=list(REFERENCE_EPSILON), help="one curve for each value"
+    )
     run.add_function_arguments(commands.run, as_positional=True)
     subcommands.add_subcommand("curves", curves, help="value, gradient and coefficients of Poly-1 losses")
-    subcommands.add_subcommand("run", run, help="the figures of a run from what its PolynomialTermMonitor recorded")
+    subcommands.add_subcommand("run", run, help="the figures of a run, from the record of its PolynomialTermMonitor")
     parsed = parser.parse_args(arguments)
     options = parsed[parsed.subcommand].as_dict()
     if parsed.subcommand == "curves":

@@ -1,4 +1,4 @@
-"""The mixin that gives a LightningModule its loss, and carries the loss through checkpoints."""
+"""The mixin that adds a loss to a LightningModule and saves it in checkpoints."""
 
 import functools
 import inspect
@@ -18,25 +18,27 @@ CHECKPOINT_VERSION = 1
 
 
 class LossProvider:
-    """Mixin for a LightningModule: it owns ``loss_fn`` and computes the loss with :meth:`compute_loss`.
+    """Mixin for a LightningModule that adds the attribute ``loss_fn`` and the method :meth:`compute_loss`.
 
-    It stands to the left of ``LightningModule``. The loss comes from the caller, from YAML by ``class_path``, or is
-    :class:`~polyloss_lightning.losses.Poly1CrossEntropyLoss` with its defaults. It adds nothing to the state_dict;
-    its name, arguments and current epsilon travel in the checkpoint under one key of their own, also where a subclass
-    overrides ``on_save_checkpoint`` or ``on_load_checkpoint`` without calling ``super()``. On loading,
+    It has to be to the left of ``LightningModule`` in the list of base classes. The loss is passed by the caller, set
+    in YAML by its ``class_path``, or is :class:`~polyloss_lightning.losses.Poly1CrossEntropyLoss` with its defaults.
+    It adds nothing to the state_dict. The class name of the loss, its arguments and its current epsilon are stored in
+    the checkpoint under a separate key, even if a subclass overrides ``on_save_checkpoint`` or ``on_load_checkpoint``
+    without calling ``super()``. When a checkpoint is loaded,
 
-    - a module that was given no loss gets the loss of the checkpoint, if it is one of this package;
-    - a module that was given the same loss gets its epsilon back, where an annealing schedule had brought it;
-    - a module that was given another loss keeps it, and a warning says so.
+    - a module created without a loss uses the loss of the checkpoint, if it is one of this package;
+    - a module created with the same loss as in the checkpoint uses the epsilon of the checkpoint, which a schedule may
+      have changed;
+    - a module created with a different loss keeps it, and a warning is issued.
 
     Args:
-        loss_fn: any module called as ``loss_fn(input, target)``; None takes the default.
+        loss_fn: any module called as ``loss_fn(input, target)``; None uses the default.
         *args: passed on to the next class.
         **kwargs: passed on to the next class.
 
     Raises:
-        TypeError: at class creation, if the mixin does not stand left of ``LightningModule``, or a name that it owns
-            is taken; at construction, if ``loss_fn`` is not a module.
+        TypeError: at class creation, if the mixin is not to the left of ``LightningModule``, or if another class
+            defines an attribute of the mixin; at construction, if ``loss_fn`` is not a module.
 
     Example:
         >>> import torch
@@ -71,12 +73,12 @@ class LossProvider:
         self.loss_fn = Poly1CrossEntropyLoss() if loss_fn is None else loss_fn
 
     def compute_loss(self, input: Tensor, target: Tensor, **kwargs: Any) -> Tensor:
-        """The loss of ``input`` and ``target``: ``self.loss_fn(input, target, **kwargs)``."""
+        """Return ``self.loss_fn(input, target, **kwargs)``."""
         loss: Tensor = self.loss_fn(input, target, **kwargs)
         return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write the loss's name, arguments and current epsilon into the checkpoint."""
+        """Write the class name, the arguments and the current epsilon of the loss into the checkpoint."""
         _call_if_defined(super(), "on_save_checkpoint", checkpoint)
         _save_loss(self, checkpoint)
         self.__dict__["_hook_ran"] = True
@@ -93,11 +95,11 @@ def _check_bases(cls: type) -> None:
     ours = mro.index(LossProvider)
     if nn.Module in mro and mro.index(nn.Module) < ours:
         raise TypeError(
-            "LossProvider must stand left of LightningModule, where its __init__ and hooks run: write "
+            "LossProvider must be to the left of LightningModule, or its __init__ and hooks do not run: write "
             f"`class {cls.__name__}(LossProvider, ...)`, got ({', '.join(base.__name__ for base in cls.__bases__)})"
         )
     for position, base in enumerate(mro):
-        # compute_loss may be refined on purpose by a subclass; one on the right would be hidden without a word.
+        # A subclass may override compute_loss on purpose, but one to the right of the mixin would be hidden silently.
         taken = ("loss_fn",) if position < ours else ("loss_fn", "compute_loss")
         for name in taken:
             if base is not LossProvider and name in vars(base):
@@ -137,8 +139,8 @@ def _load_loss(self: LossProvider, checkpoint: Mapping[str, Any]) -> None:
         return
     if state["version"] > CHECKPOINT_VERSION:
         warnings.warn(
-            f"The checkpoint's loss was saved in format {state['version']}, and this version of polyloss_lightning "
-            f"reads up to {CHECKPOINT_VERSION}: the loss was not restored",
+            f"The checkpoint's loss was saved in format {state['version']}, but this version of polyloss_lightning "
+            f"supports formats up to {CHECKPOINT_VERSION}: the loss was not restored",
             stacklevel=2,
         )
         return
@@ -159,19 +161,19 @@ def _load_loss(self: LossProvider, checkpoint: Mapping[str, Any]) -> None:
     kept = "cannot be rebuilt from the checkpoint" if is_default else "differs from the loss given to this module"
     warnings.warn(
         f"The checkpoint was trained with {_spell(saved)}, which {kept}: {_spell(present)} stays in use. "
-        "Pass `loss_fn=` to choose another.",
+        "Pass `loss_fn=` to use another loss.",
         stacklevel=2,
     )
 
 
 def _own_losses() -> dict[str, type[PolyLoss]]:
-    """The only classes that a checkpoint may build: a name out of a file must never import foreign code."""
+    """Return the only classes that a checkpoint may build: a name in a file must never import other code."""
     classes = {name: getattr(losses, name) for name in losses.__all__}
     return {name: cls for name, cls in classes.items() if cls is not PolyLoss}
 
 
 def _describe(loss: nn.Module) -> dict[str, Any]:
-    """The loss in primitives and tensors, so that the checkpoint loads with ``weights_only=True``."""
+    """Describe the loss by primitives and tensors, so that the checkpoint loads with ``weights_only=True``."""
     cls = type(loss)
     if isinstance(loss, PolyLoss):
         epsilon = loss.epsilon if isinstance(loss.epsilon, float) else list(loss.epsilon)
@@ -193,7 +195,7 @@ def _primitive(value: Any) -> Any:
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two descriptions are of one loss, wherever a schedule has brought its epsilon."""
+    """Return whether two descriptions are of the same loss, not counting the current epsilon."""
     if one["class"] != other["class"]:
         return False
     defaults = _defaults(one["class"])
@@ -202,7 +204,7 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _defaults(name: str) -> dict[str, Any]:
-    """What a loss of ours has for arguments that an older version, whose checkpoint it is, did not know."""
+    """Return the default arguments of the loss, for arguments that are missing in checkpoints of older versions."""
     cls = _own_losses().get(name)
     parameters = {} if cls is None else inspect.signature(cls).parameters
     return {name: _primitive(parameter.default) for name, parameter in parameters.items()}
@@ -210,7 +212,7 @@ def _defaults(name: str) -> dict[str, Any]:
 
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        # A module trained in bf16-true saved its class weights rounded.
+        # A module trained with precision bf16-true has saved rounded class weights.
         dtype = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
         return torch.equal(one.to("cpu", dtype), other.to("cpu", dtype))
     return type(one) is type(other) and not isinstance(one, Tensor) and bool(one == other)

@@ -1,6 +1,6 @@
-"""What a run's terms were, as a file beside its logs: JSON Lines, one writer and one reader.
+"""The record of the polynomial terms of a run, a JSON Lines file next to its logs.
 
-The first line of ``poly_terms.jsonl`` is a header, every other line one pass over a stage (an epoch) and loss::
+The first line of ``poly_terms.jsonl`` is a header. Every other line is one pass over a stage (an epoch) for one loss::
 
     {"format": "polyloss_lightning.terms", "version": 1, "class_counts": [300, 120, 40]}
     {"stage": "train", "loss": "loss_fn", "epoch": 0, "step": 12, "epsilon": [1.0], "gamma": 0.0, "num_terms": null,
@@ -9,9 +9,9 @@ The first line of ``poly_terms.jsonl`` is a header, every other line one pass ov
      "pt_histogram": [.. 50 numbers ..],
      "classes": {"weight": [..], "pt": [..], "first_term_share": [..], "first_term_gradient": [..]}}
 
-The fields are those of :class:`Record`, :class:`EpochRecord` and :class:`ClassRecord`. JSON has no NaN: what is not a
-finite number is ``null`` in the file and NaN once read. Of two lines with the same stage, loss, epoch and step the
-later one counts: a resumed run repeats what it had not saved.
+The fields are those of :class:`Record`, :class:`EpochRecord` and :class:`ClassRecord`. JSON has no NaN, so
+numbers that are not finite are ``null`` in the file, and are read as NaN. If two lines have the same stage, loss, epoch
+and step, the later one counts, because a resumed run repeats the steps after its checkpoint.
 """
 
 import json
@@ -28,7 +28,7 @@ _FORMAT, _VERSION = "polyloss_lightning.terms", 1
 
 @dataclass(frozen=True)
 class ClassRecord:
-    """One value a class.
+    """Values with one entry per class.
 
     Attributes:
         weight: total weight of the class's entries.
@@ -53,7 +53,7 @@ class EpochRecord:
         loss: path of the loss in the module.
         epoch: the trainer's epoch.
         step: the trainer's global step at the end of the pass.
-        epsilon: epsilon at the end of the pass, one number a perturbed coefficient.
+        epsilon: epsilon at the end of the pass, one number per perturbed coefficient.
         gamma: focusing exponent.
         num_terms: number of terms that the loss keeps; None for the whole series.
         metrics: the scalars of :class:`~polyloss_lightning.metrics.PolynomialTerms` by name.
@@ -75,7 +75,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """What a run recorded.
+    """The contents of the record of a run.
 
     Attributes:
         class_counts: number of training samples of each class, if known.
@@ -86,7 +86,7 @@ class Record:
     epochs: list[EpochRecord]
 
     def select(self, stage: str | None = None, loss: str | None = None) -> list[EpochRecord]:
-        """The passes of ``stage`` and ``loss``; None takes all."""
+        """Return the passes of ``stage`` and ``loss``; None selects all."""
         return [e for e in self.epochs if stage in (None, e.stage) and loss in (None, e.loss)]
 
 
@@ -94,8 +94,8 @@ class RecordWriter:
     """Writes the record of a run.
 
     Args:
-        log_dir: folder of the record; made if it is not there.
-        append: go on with a record that is there already; False begins a new one.
+        log_dir: folder of the record; created if it does not exist.
+        append: continue an existing record; False begins a new one.
 
     Example:
         >>> import tempfile
@@ -116,7 +116,7 @@ class RecordWriter:
             self._replace(lines)
 
     def write(self, epochs: Iterable[EpochRecord], class_counts: Sequence[float] | None = None) -> None:
-        """Add ``epochs``; ``class_counts`` goes into the header, also where it becomes known late."""
+        """Add ``epochs`` to the file, and ``class_counts`` to its header, even if they become known late."""
         lines = [_finite(asdict(epoch)) for epoch in epochs]
         if self._exists and (class_counts is None or self._class_counts is not None):
             with self.path.open("a", encoding="utf-8") as file:
@@ -139,11 +139,11 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     """Read the record of a run.
 
     Args:
-        path: the file, or the folder of logs that holds ``poly_terms.jsonl``.
+        path: the file, or the folder of logs that contains ``poly_terms.jsonl``.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no record, or one of a later version.
+        ValueError: if the file is not a record, or has a newer version than this package supports.
     """
     file = Path(path)
     file = file / RECORD_NAME if file.is_dir() else file
@@ -155,14 +155,14 @@ def read_record(path: str | os.PathLike[str]) -> Record:
 
 
 def _complete_lines(file: Path) -> list[dict[str, Any]]:
-    """The header and the lines after it, less the one in which a killed run left off."""
+    """Return the header and the lines after it, without an incomplete last line of a run that was killed."""
     with file.open(encoding="utf-8") as text:
         header, *lines = [line for line in text if line.endswith("\n")] or ["null"]
     first = json.loads(header) if header.startswith("{") else {}
     if first.get("format") != _FORMAT:
-        raise ValueError(f"{file} is not a record of polynomial terms: its first line must name {_FORMAT!r}")
+        raise ValueError(f"{file} is not a record of polynomial terms: its first line must contain {_FORMAT!r}")
     if first["version"] > _VERSION:
-        raise ValueError(f"{file} has version {first['version']}, this package reads up to {_VERSION}")
+        raise ValueError(f"{file} has version {first['version']}, but this package supports versions up to {_VERSION}")
     return [first, *map(json.loads, lines)]
 
 

@@ -1,4 +1,4 @@
-"""What a run prints last: its metrics as tables, one row a metric and one column a class where there are classes."""
+"""The tables of metrics printed at the end of a run: one row per metric, and one column per class if it has classes."""
 
 import re
 from collections import defaultdict
@@ -8,8 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from torch import Tensor
 
-# val/recall_class/3 is a value of class 3; val/top_5 and val/poly/term_3 are not.
-_OF_A_CLASS = re.compile(r"^(?P<name>.+)_class/(?P<index>\d+)$")
+# Matches val/recall_class/3, a value of class 3, but not val/top_5 or val/poly/term_3.
+_CLASS_METRIC = re.compile(r"^(?P<name>.+)_class/(?P<index>\d+)$")
 
 
 def results_table(
@@ -18,9 +18,9 @@ def results_table(
     """Lay out ``metrics`` as rich tables.
 
     Args:
-        metrics: name to scalar; names that end in ``_class/`` and a class index are gathered into a second table.
-        title: heading of the first table.
-        class_counts: training samples of each class, shown above the metrics of the classes.
+        metrics: scalars by name; names that end in ``_class/`` and a class index form a second table.
+        title: title of the first table.
+        class_counts: number of training samples of each class, shown above the metrics of the classes.
 
     Example:
         >>> from rich import print
@@ -36,7 +36,7 @@ def results_table(
     scalars: dict[str, float] = {}
     by_class: defaultdict[str, dict[int, float]] = defaultdict(dict)
     for name, value in metrics.items():
-        match = _OF_A_CLASS.match(name)
+        match = _CLASS_METRIC.match(name)
         if match:
             by_class[match["name"]][int(match["index"])] = float(value)
         else:
@@ -67,5 +67,5 @@ def results_table(
 
 
 def only_classes(metrics: Mapping[str, Tensor | float], prefix: str) -> dict[str, Tensor | float]:
-    """Those of ``metrics`` that start with ``prefix`` and are values of a single class."""
-    return {name: value for name, value in metrics.items() if name.startswith(prefix) and _OF_A_CLASS.match(name)}
+    """Return those ``metrics`` whose name starts with ``prefix`` and that are values of a single class."""
+    return {name: value for name, value in metrics.items() if name.startswith(prefix) and _CLASS_METRIC.match(name)}
