@@ -1,4 +1,4 @@
-"""Data modules, and the long tail for any classification data set."""
+"""Data modules that make the training part of a classification data set long-tailed."""
 
 from polyloss_lightning.data.datamodule import LongTailDataModule
 from polyloss_lightning.data.digits import DigitsDataModule

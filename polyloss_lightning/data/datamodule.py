@@ -1,4 +1,4 @@
-"""The data module that makes the training part of any classification data set long-tailed."""
+"""A data module that makes the training part of any classification data set long-tailed."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -14,31 +14,31 @@ from polyloss_lightning.data.long_tail import check_imbalance, long_tail_indices
 if TYPE_CHECKING:
     AnyDataset: TypeAlias = Dataset[Any]
 else:
-    # jsonargparse refuses the `init_args` of a class_path whose type has a parameter.
+    # jsonargparse does not accept `init_args` for a class_path if the annotated type has a parameter.
     AnyDataset = Dataset
 
 
 class LongTailDataModule(LightningDataModule):
-    """Any classification data set with a long-tailed training part; validation and test stay as they are.
+    """Any classification data set with a long-tailed training part. Validation and test part are not changed.
 
-    Which class is rare, and which samples stay, is decided by ``seed`` alone; see
-    :func:`~polyloss_lightning.data.long_tail_indices`. The order of the batches is a function of ``seed`` and the
-    epoch, so that a run resumed after an epoch sees the batches of an uninterrupted one.
+    ``seed`` alone determines which classes are rare and which samples are kept (see
+    :func:`~polyloss_lightning.data.long_tail_indices`). The order of the samples depends only on ``seed`` and the
+    epoch, so a run that resumes after an epoch uses the same batches as an uninterrupted run.
 
     Args:
         train: map-style data set of ``(input, ..., class index)``. The class indices are read from its attribute
-            ``targets`` or ``labels`` or its last tensor, and only where it has none of these by reading every sample.
+            ``targets`` or ``labels`` or from its last tensor. If it has none of these, every sample is loaded once.
         val: validation part.
         test: test part.
-        predict: part to predict on; None takes the test part.
+        predict: part to predict on; None uses the test part.
         imbalance: ratio of the most frequent to the rarest training class, at least 1 (balanced).
-        seed: of the choice of samples and of the order of the batches.
-        batch_size: samples a batch.
-        num_workers: processes that load data; 0 loads in the main process.
+        seed: seed of the choice of samples and of their order.
+        batch_size: number of samples per batch.
+        num_workers: number of processes that load data; 0 loads in the main process.
 
     Raises:
         ValueError: if ``imbalance`` or ``batch_size`` is below 1; on first use of the training part, if a class has no
-            sample.
+            samples.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -67,7 +67,7 @@ class LongTailDataModule(LightningDataModule):
         check_imbalance(imbalance)
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
-        # Not sent to the loggers: Lightning refuses to merge them with a module's own `seed` or `batch_size`.
+        # Not logged, because Lightning raises an error if a module has a different `seed` or `batch_size`.
         self.save_hyperparameters(ignore=["train", "val", "test", "predict"], logger=False)
         self.train, self.val, self.test = train, val, test
         self.predict = test if predict is None else predict
@@ -83,7 +83,7 @@ class LongTailDataModule(LightningDataModule):
 
     @cached_property
     def class_counts(self) -> list[int]:
-        """Training samples of each class; the position is the class index."""
+        """Number of training samples of each class, in the order of the class indices."""
         kept = self._train_targets[torch.tensor(self.train_subset.indices)]
         return torch.bincount(kept).tolist()
 
@@ -92,19 +92,19 @@ class LongTailDataModule(LightningDataModule):
         return class_indices(self.train)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the long-tailed training part, in a new order each epoch."""
+        """Return batches of the long-tailed training part, in a new order in each epoch."""
         return self._loader(self.train_subset, sampler=EpochRandomSampler(self.train_subset, self.seed))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Batches of the validation part."""
+        """Return batches of the validation part."""
         return self._loader(self.val)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Batches of the test part."""
+        """Return batches of the test part."""
         return self._loader(self.test)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Batches of the part to predict on."""
+        """Return batches of the part to predict on."""
         return self._loader(self.predict)
 
     def _loader(self, dataset: AnyDataset, sampler: RandomSampler | None = None) -> DataLoader[Any]:
@@ -119,10 +119,10 @@ class LongTailDataModule(LightningDataModule):
 
 
 class EpochRandomSampler(RandomSampler):
-    """A random order that depends on the seed and the epoch alone, whatever was drawn before.
+    """A random order that depends only on the seed and the epoch, not on earlier random numbers.
 
-    It is a ``RandomSampler``, so that Lightning replaces it by a distributed one where several processes share the
-    data, and Lightning calls :meth:`set_epoch` before every epoch.
+    It derives from ``RandomSampler``, so that Lightning replaces it by a distributed sampler if there are several
+    processes. Lightning calls :meth:`set_epoch` before every epoch.
     """
 
     def __init__(self, data_source: Subset[Any], seed: int) -> None:
@@ -130,19 +130,19 @@ class EpochRandomSampler(RandomSampler):
         super().__init__(data_source, generator=torch.Generator().manual_seed(seed))
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the order of ``epoch``."""
+        """Use the order of ``epoch``."""
         self.generator.manual_seed(self.seed + epoch)
 
 
 def class_indices(dataset: AnyDataset) -> Tensor:
-    """The class index of every sample, ``[n]``, read without loading the inputs where the data set allows it."""
+    """Return the class index of every sample, ``[n]``, without loading the inputs if the data set allows it."""
     if isinstance(dataset, Subset):
         return class_indices(dataset.dataset)[torch.as_tensor(dataset.indices)]
     targets = _stored_targets(dataset)
     if targets is None:
-        samples: Any = dataset  # torch's Dataset does not promise the length that a map-style one has
+        samples: Any = dataset  # torch's Dataset type declares no length, but map-style data sets have one
         targets = torch.tensor([int(samples[index][-1]) for index in range(len(samples))])
-    # Some data sets keep a column of class indices, [n, 1].
+    # Some data sets store the class indices as a column, [n, 1].
     return targets.squeeze(1) if targets.dim() == 2 else targets
 
 
@@ -150,7 +150,7 @@ def _stored_targets(dataset: AnyDataset) -> Tensor | None:
     if isinstance(dataset, TensorDataset):
         return dataset.tensors[-1]
     stored: Tensor | Sequence[int] | None = getattr(dataset, "targets", getattr(dataset, "labels", None))
-    # torchvision's data sets serve the target through this.
+    # torchvision's data sets apply this to the stored target.
     transform: Callable[[Any], Any] | None = getattr(dataset, "target_transform", None)
     if stored is None or transform is None:
         return None if stored is None else torch.as_tensor(stored)

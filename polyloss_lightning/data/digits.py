@@ -1,4 +1,4 @@
-"""Real handwritten digits that need no download."""
+"""Handwritten digits, which need no download."""
 
 import warnings
 
@@ -14,20 +14,20 @@ from polyloss_lightning.data.long_tail import shuffled_by_class
 class DigitsDataModule(LongTailDataModule):
     """scikit-learn's 1797 handwritten digits, ``[1, 8, 8]`` in [0, 1], with a long-tailed training part.
 
-    Validation and test hold the same number of samples of every class; what is left is the training part, made
-    long-tailed. ``seed`` decides the parts and which class is rare.
+    The validation and test parts contain the same number of samples of every class. The training part is made
+    long-tailed from the remaining samples. ``seed`` determines the parts and which classes are rare.
 
     Args:
         imbalance: ratio of the most frequent to the rarest training class, at least 1 (balanced).
-        seed: of the split, of the choice of samples and of the order of the batches.
-        batch_size: samples a batch.
-        val_per_class: validation samples of each class.
-        test_per_class: test samples of each class.
-        num_workers: processes that load data; the digits lie in memory, so 0 is fastest.
+        seed: seed of the split, of the choice of samples and of their order.
+        batch_size: number of samples per batch.
+        val_per_class: number of validation samples of each class.
+        test_per_class: number of test samples of each class.
+        num_workers: number of processes that load data; the digits are in memory, so 0 is fastest.
 
     Raises:
         ImportError: if scikit-learn is not installed.
-        ValueError: if the parts ask for more digits than there are, or ``imbalance`` is below 1.
+        ValueError: if the validation and test parts need more digits than there are, or ``imbalance`` is below 1.
 
     Example:
         >>> digits = DigitsDataModule(imbalance=50.0, seed=0)
@@ -60,7 +60,7 @@ class DigitsDataModule(LongTailDataModule):
             train, val, test, imbalance=imbalance, seed=seed, batch_size=batch_size, num_workers=num_workers
         )
         if num_workers == 0:
-            # True for images on a disk, wrong for these: workers would only slow them down.
+            # This warning is wrong for data in memory, which workers only slow down.
             warnings.filterwarnings("ignore", ".*does not have many workers", category=PossibleUserWarning)
 
 

@@ -1,34 +1,35 @@
-"""The long tail: which samples of a classification data set to keep so that its classes follow an exponential."""
+"""Choosing the samples of a classification data set so that its class counts fall exponentially."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from polyloss_lightning.checks import as_number
+
 
 def check_imbalance(imbalance: float) -> None:
-    """Raise ``ValueError`` unless ``imbalance`` is a finite number of at least 1."""
-    if not (math.isfinite(imbalance) and imbalance >= 1):
-        raise ValueError(f"`imbalance` must be a finite number of at least 1, got {imbalance!r}")
+    """Raise unless ``imbalance`` is a finite number of at least 1."""
+    allowed = "a finite number of at least 1"
+    as_number("imbalance", imbalance, allowed, allowed, at_least=1)
 
 
 def long_tail_counts(available: Sequence[int], imbalance: float) -> list[int]:
-    r"""Samples a class from the most frequent to the rarest: :math:`n_r = n_{\max}\,\rho^{-r/(C-1)}`.
+    r"""Return the number of samples per class, from the most frequent: :math:`n_r = n_{\max}\,\rho^{-r/(C-1)}`.
 
-    :math:`n_{\max}` is what every class has, the least of ``available``, so the counts do not depend on which class
-    becomes rare, and seeds stay comparable. Each count is rounded, and at least 1: where ``imbalance`` exceeds
-    :math:`n_{\max}`, the tail is flatter than asked for.
+    :math:`n_{\max}` is the minimum of ``available``, which every class has. The counts therefore do not depend on
+    which classes become rare, and different seeds are comparable. Each count is rounded, and is at least 1. If
+    ``imbalance`` exceeds :math:`n_{\max}`, the actual ratio is smaller than ``imbalance``.
 
     Args:
         available: number of samples of each class.
         imbalance: ratio :math:`\rho` of the most frequent to the rarest class, at least 1 (balanced).
 
     Returns:
-        One count a rank, in falling order.
+        One count per rank, in descending order.
 
     Raises:
-        ValueError: if ``imbalance`` is not a finite number of at least 1, or a class has no sample.
+        ValueError: if ``imbalance`` is not a finite number of at least 1, or a class has no samples.
 
     Example:
         >>> long_tail_counts([120, 100, 110], imbalance=25)
@@ -42,23 +43,24 @@ def long_tail_counts(available: Sequence[int], imbalance: float) -> list[int]:
 
 
 def long_tail_indices(targets: Tensor | Sequence[int], imbalance: float, seed: int = 0) -> list[int]:
-    """Indices of the samples to keep so that the classes follow :func:`long_tail_counts`.
+    """Return the indices of the samples to keep so that the class counts are those of :func:`long_tail_counts`.
 
-    The seed decides which class is rare and which of its samples stay; torch's global random state is neither read
-    nor moved. With one seed, the samples of a higher imbalance are among those of a lower one.
+    The seed determines which classes are rare and which of their samples are kept. torch's global random state is
+    neither used nor changed. With the same seed, the samples kept for a higher imbalance are a subset of those kept for
+    a lower one.
 
     Args:
         targets: class index of every sample, ``[n]``.
         imbalance: ratio of the most frequent to the rarest class, at least 1 (balanced).
-        seed: of the choice.
+        seed: seed of the choice.
 
     Returns:
-        Indices into ``targets``, in rising order.
+        Indices into ``targets``, in ascending order.
 
     Raises:
         TypeError: if ``targets`` are not integers.
-        ValueError: if ``targets`` are not one-dimensional, negative, or leave out a class below the highest, or if
-            ``imbalance`` is out of its range.
+        ValueError: if ``targets`` are not one-dimensional or are negative, if a class below the highest one has no
+            samples, or if ``imbalance`` is out of range.
 
     Example:
         >>> targets = [0] * 8 + [1] * 8 + [2] * 8
@@ -75,12 +77,12 @@ def long_tail_indices(targets: Tensor | Sequence[int], imbalance: float, seed: i
 
 
 def shuffled_by_class(targets: Tensor | Sequence[int], generator: torch.Generator) -> list[Tensor]:
-    """For each class, the indices of its samples in random order; classes are 0 to the highest in ``targets``."""
+    """Return the indices of the samples of each class in random order, for class 0 to the highest in ``targets``."""
     classes = torch.as_tensor(targets).cpu()
     if classes.is_floating_point() or classes.is_complex():
         raise TypeError(f"`targets` must be class indices (integers), got dtype {classes.dtype}")
     if classes.dim() != 1 or len(classes) == 0:
-        raise ValueError(f"`targets` must have shape (n), one class index a sample, got {tuple(classes.shape)}")
+        raise ValueError(f"`targets` must have shape (n), with one class index per sample, got {tuple(classes.shape)}")
     if classes.min() < 0:
         raise ValueError(f"`targets` must be class indices of at least 0, got {int(classes.min())}")
     order = torch.randperm(len(classes), generator=generator)

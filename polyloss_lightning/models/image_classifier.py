@@ -1,4 +1,4 @@
-"""The classifier that `polyloss fit` trains."""
+"""A LightningModule for image classification."""
 
 import torch
 from lightning.pytorch import LightningModule
@@ -11,26 +11,28 @@ from polyloss_lightning.provider import LossProvider
 
 
 class ImageClassifier(LossProvider, LightningModule):
-    """Trains any network that turns images into logits, with any loss, and measures what imbalance hides.
+    """Trains any image classification network with any loss, and logs metrics that account for class imbalance.
 
-    It logs ``train/loss``, and for the validation (``val``) and the test part (``test``), exact over the whole part:
+    It logs ``train/loss``, and the following values for the validation part (``val``) and the test part (``test``):
 
     - ``{stage}/balanced_accuracy``, the mean of ``{stage}/recall_class/{k}`` over the classes k that occur
       (recall of a class that does not occur is NaN), and ``{stage}/macro_f1``;
-    - ``{stage}/cross_entropy``, free of epsilon, weights and smoothing, so that it can be compared between losses
-      and while epsilon moves; ``{stage}/pt``, the mean probability of the target class;
-    - ``{stage}/loss``, the training loss, as the mean over batches.
+    - ``{stage}/cross_entropy``, without epsilon, weights and smoothing, so that it can be compared between losses
+      and between epochs with different epsilons;
+    - ``{stage}/pt``, the mean probability of the target class;
+    - ``{stage}/loss``, the training loss, averaged over batches. All other values are exact over the whole part.
 
     Args:
-        network: turns a batch of images into logits, ``(N, num_classes)``.
+        network: module that maps a batch of images to logits, ``(N, num_classes)``.
         num_classes: number of classes.
-        loss_fn: called as ``loss_fn(logits, target)``; None takes
+        loss_fn: module called as ``loss_fn(logits, target)``; None uses
             :class:`~polyloss_lightning.losses.Poly1CrossEntropyLoss`.
-        optimizer: called with the parameters; makes the optimizer.
-        lr_scheduler: called with the optimizer; makes a scheduler that steps every epoch. None keeps the rate.
+        optimizer: called with the parameters; returns the optimizer.
+        lr_scheduler: called with the optimizer; returns a scheduler that steps every epoch. None keeps the learning
+            rate constant.
 
     Shape:
-        - batch: ``(images, class indices of shape (N))``; to predict, images alone are enough.
+        - batch: ``(images, class indices of shape (N))``; for prediction, images alone are enough.
         - prediction: probabilities, ``(N, num_classes)``.
 
     Raises:
@@ -56,10 +58,10 @@ class ImageClassifier(LossProvider, LightningModule):
         super().__init__(loss_fn=loss_fn)
         if num_classes < 2:
             raise ValueError(f"`num_classes` must be at least 2, got {num_classes}")
-        # Objects would keep the checkpoint from loading with weights_only=True ...
+        # With objects in it, the checkpoint could not be loaded with weights_only=True ...
         self.save_hyperparameters(ignore=["network", "loss_fn", "optimizer", "lr_scheduler"])
         if "_instantiator" in self.hparams:
-            # ... but LightningCLI hands in their configuration, from which load_from_checkpoint rebuilds them.
+            # ... but LightningCLI provides their configuration, from which load_from_checkpoint rebuilds them.
             self.save_hyperparameters()
         self.network = network
         self.num_classes = num_classes
@@ -69,19 +71,19 @@ class ImageClassifier(LossProvider, LightningModule):
         self.test_metrics = ClassificationMetrics(num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of ``images``."""
+        """Return the logits of ``images``."""
         logits: Tensor = self.network(images)
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         images, target = batch
         loss = self.compute_loss(self(images), target)
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Start the metrics anew, whatever an interrupted epoch left in them."""
+        """Reset the metrics, which an interrupted epoch may have left updated."""
         self.val_metrics.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -96,7 +98,7 @@ class ImageClassifier(LossProvider, LightningModule):
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
-        """Start the metrics anew, whatever an interrupted epoch left in them."""
+        """Reset the metrics, which an interrupted epoch may have left updated."""
         self.test_metrics.reset()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -109,13 +111,13 @@ class ImageClassifier(LossProvider, LightningModule):
         self.log_dict({f"test/{name}": value for name, value in self.test_metrics.compute().items()}, sync_dist=True)
 
     def predict_step(self, batch: Tensor | tuple[Tensor, ...] | list[Tensor], batch_idx: int) -> Tensor:
-        """Probabilities of a batch of images, with or without their targets."""
+        """Return the probabilities for a batch of images, with or without their targets."""
         images = batch if isinstance(batch, Tensor) else batch[0]
         logits: Tensor = self(images)
         return logits.float().softmax(dim=-1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer, and the scheduler with the metric that it monitors, if any."""
+        """Return the optimizer and, if there is one, the scheduler with the metric that it monitors."""
         optimizer = self.make_optimizer(self.parameters())
         if self.make_lr_scheduler is None:
             return optimizer

@@ -1,4 +1,4 @@
-"""What a classifier is measured by on a whole part of the data."""
+"""Classification metrics that are exact over a whole part of the data."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,8 +9,8 @@ from torchmetrics.classification import MulticlassF1Score, MulticlassRecall
 class ClassificationMetrics(nn.Module):
     """Balanced accuracy, macro F1, plain cross-entropy, mean Pt and the recall of each class, over many batches.
 
-    Every number is exact over the samples seen, whatever the batches, and over all processes. Nothing waits for the
-    device before :meth:`compute`.
+    Every value is exact over all samples and all processes, no matter how the samples are split into batches.
+    :meth:`update` does not synchronize with the device.
 
     Args:
         num_classes: number of classes.
@@ -26,7 +26,7 @@ class ClassificationMetrics(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        # Checking the arguments and looking for NaN would wait for the device in every batch.
+        # Validating the arguments and searching for NaN would synchronize with the device in every batch.
         self.recall = MulticlassRecall(num_classes, average=None, zero_division=float("nan"), validate_args=False)
         self.macro_f1 = MulticlassF1Score(num_classes, average="macro", validate_args=False)
         self.cross_entropy = MeanMetric(nan_strategy="disable")
@@ -41,7 +41,7 @@ class ClassificationMetrics(nn.Module):
         self.pt.update(cross_entropy.neg().exp())
 
     def compute(self) -> dict[str, Tensor]:
-        """The metrics as scalars by name; the recall of a class without a sample is NaN and enters no mean."""
+        """Return the metrics as scalars by name. A class without samples has recall NaN and is excluded from means."""
         recall: Tensor = self.recall.compute()
         return {
             "balanced_accuracy": recall.nanmean(),
@@ -52,6 +52,6 @@ class ClassificationMetrics(nn.Module):
         }
 
     def reset(self) -> None:
-        """Forget every sample."""
+        """Reset all metrics."""
         for metric in (self.recall, self.macro_f1, self.cross_entropy, self.pt):
             metric.reset()

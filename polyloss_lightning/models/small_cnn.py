@@ -6,12 +6,12 @@ from torch import Tensor, nn
 class SmallCNN(nn.Module):
     """Three convolutions, pooling and a linear layer: about 57,000 parameters at the default width.
 
-    It normalises within each sample, so nothing in it depends on the batch or on running averages.
+    It normalizes within each sample, so its output does not depend on other samples or on running averages.
 
     Args:
         num_classes: number of classes.
-        in_channels: channels of the images.
-        width: channels of the first convolution; the later ones have twice as many.
+        in_channels: number of channels of the images.
+        width: number of channels of the first convolution; the later ones have twice as many.
 
     Shape:
         - input: ``(N, in_channels, H, W)``, from about 8x8 to 32x32 pixels.
@@ -41,7 +41,7 @@ class SmallCNN(nn.Module):
         self.head = nn.Linear(2 * width, num_classes)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Logits of ``input``."""
+        """Return the logits of ``input``."""
         logits: Tensor = self.head(self.features(input))
         return logits
 

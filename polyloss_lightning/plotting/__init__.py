@@ -1,4 +1,4 @@
-"""Figures of the losses and of recorded runs, drawn by matplotlib without pyplot."""
+"""Figures of the losses and of recorded runs, drawn with matplotlib but without pyplot."""
 
 from polyloss_lightning.plotting.curves import curve_figures
 from polyloss_lightning.plotting.run import run_figures

@@ -1,4 +1,4 @@
-"""What each class gets from the loss: the first term follows the frequent ones."""
+"""The figure of the values per class, which shows how the first term favors frequent classes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from polyloss_lightning.record import ClassRecord
 
-# Up to 60 classes have a bar with a gap and marks of their own, up to 30 also their number on the axis.
+# Up to 60 classes are drawn as separate bars with marks. Up to 30 classes also have their index on the axis.
 _SEPARATE, _NUMBERED = 60, 30
 
-# Field, label, factor, and how far up the axis goes at least.
+# Field, label, factor, and the smallest upper limit of the axis.
 _PANELS = (
     ("pt", f"mean {style.PT}", 1.0, 1.0),
     ("first_term_share", f"first term's share\nof {style.GRADIENT} (%)", 100.0, 100.0),
@@ -29,14 +29,14 @@ _PANELS = (
 def classes_figure(
     start: ClassRecord | None, end: ClassRecord, class_counts: Sequence[float] | None, title: str = ""
 ) -> Figure:
-    """Mean Pt, first-term share and first-term gradient of each class, most frequent class first.
+    """Draw mean Pt, first-term share and first-term gradient of each class, most frequent class first.
 
     Head, middle and tail are the thirds of the classes by training count, as in the logged values.
 
     Args:
-        start: values of an early epoch, drawn as ticks; None draws none.
+        start: values of an early epoch, drawn as ticks; None draws no ticks.
         end: values drawn as bars.
-        class_counts: training samples of each class; None leaves the classes in their own order, in one group.
+        class_counts: number of training samples of each class; None keeps the classes in index order, in one group.
         title: title of the figure.
     """
     number = len(end.pt)
@@ -47,7 +47,7 @@ def classes_figure(
         _draw_bars(axes, [factor * getattr(end, name)[index] for index in order], groups)
         if start is not None:
             _draw_marks(axes, [factor * getattr(start, name)[index] for index in order], "first epoch", "_", "--")
-        if class_counts and name == "first_term_gradient":  # what it is for plain cross-entropy, at any time
+        if class_counts and name == "first_term_gradient":  # its value for plain cross-entropy at any time
             frequency = [class_counts[index] / sum(class_counts) for index in order]
             _draw_marks(axes, frequency, "training frequency", "D", ":")
         axes.update_datalim([(0.0, 0.0), (0.0, top)])
@@ -71,7 +71,7 @@ def _draw_marks(axes: Axes, heights: Sequence[float], label: str, marker: str, d
 
 
 def _draw_bars(axes: Axes, heights: Sequence[float], groups: Mapping[str, Sequence[int]]) -> None:
-    """Bars side by side, one artist for each group of classes, so that thousands of classes stay cheap."""
+    """Draw the bars with one artist per group of classes, which is fast even for thousands of classes."""
     width = 0.8 if len(heights) <= _SEPARATE else 1.0
     looks = zip((style.BLUE, style.ORANGE, style.GREEN), ("", "///", "..."), strict=True)
     start = 0

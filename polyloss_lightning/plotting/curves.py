@@ -1,4 +1,4 @@
-"""The loss itself: value and gradient against Pt, and the coefficients of its terms."""
+"""Figures of the losses: value and gradient against Pt, and the coefficients of the terms."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ REFERENCE_EPSILON = (-1.0, 0.0, 1.0, 2.0)
 
 
 def curve_figures(gamma: float = 0.0, epsilon: Sequence[float] = REFERENCE_EPSILON) -> dict[str, Figure]:
-    r"""Poly-1 losses side by side: value and gradient against Pt, and coefficients.
+    r"""Draw Poly-1 losses for comparison: value and gradient against Pt, and coefficients.
 
     .. math:: L = (1-P_t)^\gamma \big(-\log P_t + \epsilon (1-P_t)\big)
 
     Args:
         gamma: focusing exponent, at least 0; 0 is cross-entropy.
-        epsilon: one curve for each of these perturbations of the first coefficient.
+        epsilon: draw one curve for each of these perturbations of the first coefficient.
 
     Returns:
         The figures ``loss_and_gradient`` and ``coefficients``.
@@ -40,8 +40,7 @@ def curve_figures(gamma: float = 0.0, epsilon: Sequence[float] = REFERENCE_EPSIL
         >>> sorted(curve_figures(gamma=2.0, epsilon=[-1, 2]))
         ['coefficients', 'loss_and_gradient']
     """
-    if not (math.isfinite(gamma) and gamma >= 0):
-        raise ValueError(f"`gamma` must be a finite number of at least 0, got {gamma!r}")
+    gamma = polynomial.as_gamma(gamma)
     family = [(number,) for number in polynomial.as_epsilon(epsilon)]
     return {
         "loss_and_gradient": loss_and_gradient_figure(gamma, family),
@@ -56,14 +55,15 @@ def loss_and_gradient_figure(
     num_terms: int | None = None,
     title: str = "",
 ) -> Figure:
-    """Value and -dL/dPt against Pt, for a family of epsilons and, emphasised, for those of a run.
+    """Draw value and -dL/dPt against Pt for a family of epsilons, and with heavy lines for the epsilons of a run.
 
     Args:
         gamma: focusing exponent.
-        family: the epsilons drawn as plain lines; the base loss, epsilon 0, is drawn in black in any case.
-        trained: the epsilons of a run in the order of its epochs: first and last as heavy lines, all as a band.
-        num_terms: terms that the run's loss keeps, None for all. The family keeps all.
-        title: what stands before the figure's own title.
+        family: the epsilons drawn as plain lines; the base loss (epsilon 0) is always drawn, in black.
+        trained: the epsilons of a run in the order of its epochs. The first and the last are drawn as heavy lines, and
+            the range of all of them as a band.
+        num_terms: number of terms that the loss of the run keeps; None for all. The family is drawn with all terms.
+        title: prefix of the title of the figure.
     """
     figure = style.new_figure(1, 2, (9.0, 4.6))
     pt = torch.linspace(0.0, 1.0, 401, dtype=torch.float64, device="cpu")[2:]
@@ -76,7 +76,7 @@ def loss_and_gradient_figure(
             band = torch.stack([quantity(pt, epsilon, gamma, num_terms) for epsilon in dict.fromkeys(trained)])
             low, high = band.amin(0).numpy(), band.amax(0).numpy()
             axes.fill_between(pt.numpy(), low, high, color=style.VERMILLION, alpha=0.15, linewidth=0)
-        # Both diverge at Pt = 0: show what happens from Pt = 0.1 on, and let the lines leave the panel above.
+        # Both diverge at Pt = 0, so choose the limits for Pt >= 0.1 and clip the lines at the top of the panel.
         shown = torch.stack(curves)[:, pt >= 0.1]
         margin = 0.05 * float(shown.max() - shown.min())
         axes.set_ylim(min(0.0, float(shown.min())) - margin, float(shown.max()) + margin)
@@ -94,20 +94,20 @@ def coefficients_figure(
     count: int = 8,
     title: str = "",
 ) -> Figure:
-    r"""Coefficients :math:`1/j + \epsilon_j` of the powers :math:`(1-P_t)^{j+\gamma}`, beside those of cross-entropy.
+    r"""Draw the coefficients :math:`1/j + \epsilon_j` of :math:`(1-P_t)^{j+\gamma}` next to those of cross-entropy.
 
     Args:
-        gamma: focusing exponent; it moves the coefficients sideways.
-        family: one set of stems for each of these epsilons.
-        num_terms: terms that the loss keeps, None for all.
-        count: how many terms are drawn; more where epsilon changes more.
-        title: what stands before the figure's own title.
+        gamma: focusing exponent; it shifts the coefficients along the x axis.
+        family: draw one set of stems for each of these epsilons.
+        num_terms: number of terms that the loss keeps; None for all.
+        count: number of terms to draw; more are drawn if an epsilon has more entries.
+        title: prefix of the title of the figure.
     """
     count = max(count, *(len(epsilon) + 2 for epsilon in family))
     kept = count if num_terms is None else min(count, num_terms)
     figure = style.new_figure(size=(7.0, 4.2))
     (axes,) = figure.axes
-    axes.use_sticky_edges = False  # the marker of a coefficient of 0 is not cut in two
+    axes.use_sticky_edges = False  # do not clip the marker of a coefficient of 0
     powers = range(1, count + 1)
     axes.bar(powers, polynomial.coefficients(count), width=0.85, color="#dcdcdc", label="cross-entropy, 1/j")
     for index, (epsilon, colour) in enumerate(zip(family, style.shades(len(family)), strict=True)):
@@ -129,7 +129,7 @@ _Quantity: TypeAlias = Callable[[Tensor, Epsilon, float, int | None], Tensor]
 
 
 def _family_lines(gamma: float, family: Sequence[Epsilon], light: bool) -> list[_Line]:
-    width, order = (1.1, 3) if light else (1.8, 2)  # on top of the run's heavy lines, which would hide them
+    width, order = (1.1, 3) if light else (1.8, 2)  # above the heavy lines of the run, which would hide them
     base = "focal loss" if gamma else "cross-entropy"
     common = {"linewidth": width, "zorder": order}
     lines: list[_Line] = [((0.0,), None, {**common, "color": style.BLACK, "label": f"{base} (ε = 0)"})]
@@ -164,7 +164,7 @@ def _loss(pt: Tensor, epsilon: Epsilon, gamma: float, num_terms: int | None) -> 
 
 
 def _gradient(pt: Tensor, epsilon: Epsilon, gamma: float, num_terms: int | None) -> Tensor:
-    """-dL/dPt, by autograd, so that no second formula can disagree with the loss."""
+    """Return -dL/dPt, computed by autograd so that it always agrees with the loss."""
     with torch.inference_mode(False), torch.enable_grad():
         log_p = pt.log().requires_grad_()
         (slope,) = torch.autograd.grad(polynomial.value(log_p, epsilon, gamma, num_terms).sum(), log_p)

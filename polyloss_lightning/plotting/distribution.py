@@ -1,4 +1,4 @@
-"""How the probabilities of the target classes were distributed."""
+"""The figure of the distribution of Pt."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ if TYPE_CHECKING:
 
 
 def pt_histogram_figure(epochs: Sequence[EpochRecord], title: str = "") -> Figure:
-    """Histogram of Pt, weighted as the loss is, at the start, in the middle and at the end of training.
+    """Draw the histogram of Pt, weighted as in the loss, at the start, in the middle and at the end of training.
 
     Args:
         epochs: at least one epoch of a stage and loss, in order.
-        title: what stands before the figure's own title.
+        title: prefix of the title of the figure.
     """
     figure = style.new_figure(size=(7.0, 4.2))
     (axes,) = figure.axes
-    axes.set_yscale("log")  # the tail of wrong answers is rare, and what the loss is about
+    axes.set_yscale("log")  # makes the rare wrong predictions visible, which matter most for the loss
     axes.set_ylim(1e-3, 150.0)
     looks = (
         (0, style.ORANGE, ":", 1.8),
         (len(epochs) // 2, style.SKY, "--", 1.5),
         (len(epochs) - 1, style.BLACK, "-", 2.0),
     )
-    for index, colour, dash, width in {look[0]: look for look in looks}.values():  # the end also stands for the rest
+    for index, colour, dash, width in {
+        look[0]: look for look in looks
+    }.values():  # of equal indices only the last look is drawn
         bins = epochs[index].pt_histogram
         total = sum(bins)
         edges = [edge / len(bins) for edge in range(len(bins) + 1)]

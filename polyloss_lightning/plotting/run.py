@@ -1,4 +1,4 @@
-"""All figures of a run, from what the run itself recorded."""
+"""All figures of a run, drawn from its record."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def run_figures(record: Record, stage: str = "train") -> dict[str, Figure]:
-    """Figures of a recorded run: one set for each of its losses.
+    """Draw the figures of a recorded run, one set for each of its losses.
 
     Args:
-        record: what :func:`polyloss_lightning.record.read_record` reads.
-        stage: stage that is drawn; a loss without an epoch of it shows the first stage that it has. With ``train``
-            the validation values are thin dashed lines.
+        record: the record, as returned by :func:`polyloss_lightning.record.read_record`.
+        stage: stage to draw. For a loss without an epoch of this stage, the first stage that it has is drawn. With
+            ``train`` the validation values are added as thin dashed lines.
 
     Returns:
-        ``loss_and_gradient``, ``coefficients``, ``terms``, ``first_term_share``, ``pt_histogram`` and, where classes
-        were recorded, ``classes``; with several losses the loss's path stands before each name, as in
-        ``head.loss_fn/terms``. Empty for an empty record.
+        ``loss_and_gradient``, ``coefficients``, ``terms``, ``first_term_share``, ``pt_histogram`` and, if values per
+        class were recorded, ``classes``. With several losses each name is preceded by the path of the loss, as in
+        ``head.loss_fn/terms``. Empty if the record is empty.
 
     Raises:
         ModuleNotFoundError: if matplotlib is missing.
@@ -49,7 +49,7 @@ def _loss_figures(record: Record, stage: str, loss: str, title: str) -> dict[str
     last = epochs[-1]
     trained = [tuple(epoch.epsilon) for epoch in epochs]
     family = [(epsilon,) for epsilon in REFERENCE_EPSILON]
-    # Cross-entropy stands behind the stems as bars; focal's own coefficients do not.
+    # The figure always shows plain cross-entropy as bars. For focal loss, add its coefficients without epsilon.
     ends = list(dict.fromkeys([*([(0.0,)] if last.gamma else []), trained[0], trained[-1]]))
     figures = {
         "loss_and_gradient": loss_and_gradient_figure(last.gamma, family, trained, last.num_terms, title),
@@ -68,6 +68,6 @@ def _loss_figures(record: Record, stage: str, loss: str, title: str) -> dict[str
 
 
 def _last_of_each_epoch(record: Record, stage: str, loss: str) -> list[EpochRecord]:
-    """One value an epoch: validation inside an epoch, and an epoch repeated after a resume, leave several."""
+    """Return the last pass of each epoch; several validations in an epoch, or a resume, leave more than one."""
     epochs = {epoch.epoch: epoch for epoch in record.select(stage=stage, loss=loss)}
     return [epochs[number] for number in sorted(epochs)]

@@ -1,4 +1,4 @@
-"""Figures as PNG files."""
+"""Saving figures as PNG files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def save_figures(figures: Mapping[str, Figure], out_dir: str | Path) -> list[Path]:
-    """Write each figure to ``out_dir`` as a PNG of its name, and return the paths.
+    """Write each figure to ``out_dir`` as a PNG file with its name, and return the paths.
 
-    A ``/`` and other characters that do not belong into a file name become ``-``.
+    ``/`` and other characters that should not be part of a file name are replaced by ``-``.
 
     Example:
         >>> import tempfile
@@ -36,14 +36,14 @@ def save_figures(figures: Mapping[str, Figure], out_dir: str | Path) -> list[Pat
 
 
 def save_run_figures(log_dir: str | Path, out_dir: str | Path | None = None) -> list[Path]:
-    """Draw a run from its record and write the figures.
+    """Draw the figures of a run from its record and write them to files.
 
     Args:
-        log_dir: folder that holds the record ``poly_terms.jsonl``, or the record itself.
-        out_dir: folder of the figures; by default ``figures`` beside the record.
+        log_dir: folder that contains the record ``poly_terms.jsonl``, or the record itself.
+        out_dir: folder of the figures; by default ``figures`` next to the record.
 
     Returns:
-        Paths of the files; none if the record holds no epoch.
+        Paths of the files; an empty list if the record contains no epoch.
 
     Raises:
         FileNotFoundError: if there is no record.

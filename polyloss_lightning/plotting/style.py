@@ -1,4 +1,4 @@
-"""What the figures share: colours that colour-blind people tell apart, labels, and a way to open a figure."""
+"""The common style of all figures: colours that are distinguishable for colour-blind people, labels, and layout."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.patheffects import AbstractPathEffect
 
-# Okabe and Ito's palette, the part of it that is readable on white.
+# The colours of Okabe and Ito's palette that are readable on white.
 BLACK, GREY = "#000000", "#8c8c8c"
 ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
 
-# Colour is never the only mark: each line has a dash pattern, each point a marker, each filled area a hatch.
+# Colour is never the only distinction: lines also have dash patterns, points have markers, areas have hatches.
 DASHES: tuple[tuple[int, tuple[float, ...]], ...] = (
     (0, (4, 1.5)),
     (0, (1, 1.2)),
@@ -36,24 +36,22 @@ def new_figure(
     size: tuple[float, float] = (7.0, 4.2),
     heights: Sequence[float] | None = None,
 ) -> Figure:
-    """An empty figure of its own, without pyplot, with constrained layout.
+    """Return an empty figure with constrained layout, without using pyplot.
 
     Raises:
-        ModuleNotFoundError: if matplotlib is missing; the message names the extra that brings it.
+        ModuleNotFoundError: if matplotlib is missing; the message names the extra to install.
     """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "Figures are drawn by matplotlib, which is missing: pip install 'polyloss-lightning[cli]'"
-        ) from error
+        raise ModuleNotFoundError("Drawing figures needs matplotlib: pip install 'polyloss-lightning[cli]'") from error
     figure = Figure(figsize=size, layout="constrained")
     figure.subplots(rows, columns, height_ratios=heights)
     return figure
 
 
 def finish(figure: Figure, title: str, grid: Literal["both", "y"] = "both") -> Figure:
-    """Give the figure its title, a light grid, and one legend of all its axes below them, where it hides no data."""
+    """Add a title, a light grid, and a common legend below the axes, where it hides no data."""
     figure.suptitle(title, fontsize="medium")
     figure.align_ylabels()
     entries: dict[str, Artist] = {}
@@ -64,10 +62,10 @@ def finish(figure: Figure, title: str, grid: Literal["both", "y"] = "both") -> F
         handles, labels = axes.get_legend_handles_labels()
         entries.update((label, handle) for handle, label in zip(handles, labels, strict=True) if label not in entries)
     if entries:
-        column = 0.7 + 0.065 * max(map(len, entries))  # inches of a handle and of the longest label in small print
+        column = 0.7 + 0.065 * max(map(len, entries))  # width of a handle and of the longest label, in inches
         columns = max(1, min(4, len(entries), int(figure.get_figwidth() / column)))
         rows = -(-len(entries) // columns)
-        figure.set_figheight(figure.get_figheight() + 0.18 * max(0, rows - 2))  # a long legend takes no room from data
+        figure.set_figheight(figure.get_figheight() + 0.18 * max(0, rows - 2))  # a long legend must not shrink the axes
         figure.legend(
             list(entries.values()),
             list(entries),
@@ -80,7 +78,7 @@ def finish(figure: Figure, title: str, grid: Literal["both", "y"] = "both") -> F
 
 
 def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
-    """Label the x axis with whole epochs, wide enough for a single one."""
+    """Label the x axis with whole epochs, and make it wide enough even for a single epoch."""
     from matplotlib.ticker import MaxNLocator
 
     beyond = 0.5 if len(epochs) > 1 else 2.0
@@ -93,26 +91,26 @@ def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
 
 
 def shades(count: int) -> list[tuple[float, ...]]:
-    """``count`` colours in order from dark to light, along viridis without its faint end."""
+    """Return ``count`` colours from dark to light, taken from viridis without its faint end."""
     from matplotlib import colormaps
 
     return [tuple(colormaps["viridis"](0.1 + 0.75 * index / max(count - 1, 1))) for index in range(count)]
 
 
 def halo() -> list[AbstractPathEffect]:
-    """A white rim, which keeps a line readable on a filled area of any colour."""
+    """Return a white outline, which keeps a line readable on a filled area of any colour."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=3.5, foreground="white")]
 
 
 def marker_for(marker: str, points: int) -> str:
-    """``marker`` where the points of a line can be told apart or there is only one, else none."""
+    """Return ``marker`` if the line has few enough points to distinguish them, and no marker otherwise."""
     return marker if points <= 15 else ""
 
 
 def epsilon_label(epsilon: Sequence[float]) -> str:
-    """``ε = 2`` or, for Poly-N, ``ε = (1, −0.5)``.
+    """Return a label such as ``ε = 2`` or, for Poly-N, ``ε = (1, −0.5)``.
 
     Example:
         >>> epsilon_label([2.0]), epsilon_label([1.0, -0.5])

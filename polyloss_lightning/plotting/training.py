@@ -1,4 +1,4 @@
-"""What happened over training: the terms that made up the loss, epsilon, and the first term's share."""
+"""Figures of the course of training: the terms of the loss, epsilon, and the share of the first term."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 def terms_figure(
     epochs: Sequence[EpochRecord], other: Sequence[EpochRecord] = (), other_name: str = "val", title: str = ""
 ) -> Figure:
-    """Contribution of each term to the loss, stacked, in nats and in percent; epsilon on a panel of its own.
+    """Draw the stacked contribution of each term to the loss, in nats and in percent, and epsilon in a separate panel.
 
-    Terms above zero stack upwards and terms below it downwards: together with the tail they add up to the loss. The
-    percentages are of the sum of all magnitudes, and stay readable when the loss has become small.
+    Positive terms are stacked upwards and negative terms downwards. Together with the tail they add up to the loss. The
+    percentages refer to the sum of all magnitudes, and stay readable when the loss has become small.
 
     Args:
         epochs: at least one epoch of a stage and loss, in order.
         other: epochs of a second stage, whose loss is drawn as a thin line.
         other_name: name of the second stage.
-        title: what stands before the figure's own title.
+        title: prefix of the title of the figure.
     """
     figure = style.new_figure(3, 1, (7.5, 7.5), heights=(2.0, 1.5, 1.0))
     loss_axes, percent_axes, epsilon_axes = figure.axes
@@ -65,13 +65,13 @@ def terms_figure(
 def share_figure(
     epochs: Sequence[EpochRecord], other: Sequence[EpochRecord] = (), other_name: str = "val", title: str = ""
 ) -> Figure:
-    """Share of the gradient that comes from the first term, and where it crosses 50 %.
+    """Draw the share of the gradient that comes from the first term, and mark the epochs at which it crosses 50 %.
 
     Args:
         epochs: at least one epoch of a stage and loss, in order.
         other: epochs of a second stage, drawn as a thin line.
         other_name: name of the second stage.
-        title: what stands before the figure's own title.
+        title: prefix of the title of the figure.
     """
     figure = style.new_figure(size=(7.0, 4.2))
     (axes,) = figure.axes
@@ -106,7 +106,7 @@ def share_figure(
 
 
 def crossings(x: Sequence[float], y: Sequence[float], level: float) -> list[float]:
-    """Where the line through the points crosses ``level``, by linear interpolation; none across a NaN.
+    """Return the x at which the line through the points crosses ``level``; segments with a NaN are skipped.
 
     Example:
         >>> crossings([0, 1, 2, 3], [0.0, 40.0, 60.0, 50.0], 50.0)
@@ -155,7 +155,7 @@ def _terms(epochs: Sequence[EpochRecord]) -> dict[str, list[float]]:
 
 
 def _draw_stack(axes: Axes, terms: Mapping[str, Sequence[float]], edges: Sequence[float]) -> None:
-    """One filled step for each term, above or below what is already stacked on its side of zero."""
+    """Draw one filled area per term, stacked on the earlier terms of the same sign."""
     upper, lower = [0.0] * (len(edges) - 1), [0.0] * (len(edges) - 1)
     for index, ((label, values), colour) in enumerate(zip(terms.items(), style.shades(len(terms)), strict=True)):
         bases, tops = [], []
@@ -172,7 +172,7 @@ def _draw_stack(axes: Axes, terms: Mapping[str, Sequence[float]], edges: Sequenc
 
 
 def _edges(epochs: Sequence[int]) -> list[float]:
-    """Borders half-way between neighbours, half an epoch beyond the first and the last."""
+    """Return the edges half-way between neighbouring epochs, and half an epoch beyond the first and the last."""
     between = [(left + right) / 2 for left, right in pairwise(epochs)]
     return [epochs[0] - 0.5, *between, epochs[-1] + 0.5]
 
@@ -191,7 +191,7 @@ def _draw_epsilon(axes: Axes, epochs: Sequence[EpochRecord]) -> None:
             markersize=4,
             label=f"$\\epsilon_{{{index + 1}}}$" if count > 1 else None,
         )
-    # A constant epsilon is a level line in the middle, on an axis with readable numbers.
+    # Make the axis span at least 1, so that a constant epsilon is a line in the middle, with readable tick labels.
     spread = [epsilon + side for epsilon in (*epochs[0].epsilon, *epochs[-1].epsilon) for side in (-0.5, 0.5)]
     axes.update_datalim([(x[0], edge) for edge in spread])
     axes.autoscale_view(scalex=False)

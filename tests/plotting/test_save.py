@@ -48,7 +48,7 @@ def test_a_record_without_epochs_gives_no_files(tmp_path):
     RecordWriter(tmp_path, append=False).write([], [1, 2])
     assert save_run_figures(tmp_path) == []
     assert not (tmp_path / "figures").exists()
-    with pytest.raises(SystemExit, match="holds no epoch yet"):
+    with pytest.raises(SystemExit, match="contains no epoch yet"):
         commands.run(str(tmp_path))
 
 
