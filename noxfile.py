@@ -1,4 +1,4 @@
-"""Every check: ``nox`` runs the default ones, ``nox --list`` names all, ``nox -s NAME -- ARGS`` passes ARGS on."""
+"""All checks. ``nox`` runs the default ones, ``nox --list`` lists all, and ``nox -s NAME -- ARGS`` passes ARGS on."""
 
 import itertools
 import zipfile
@@ -10,18 +10,18 @@ nox.needs_version = ">=2024.10.9"  # nox.project.dependency_groups
 nox.options.sessions = ["lint", "tests"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-# Tests start processes of their own: more threads than cores would make them wait for each other.
+# Some tests start several processes. One thread per process avoids using more threads than there are cores.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 
 
 def group(name: str) -> list[str]:
-    """The requirements of a dependency group of pyproject.toml."""
+    """Return the requirements of a dependency group in pyproject.toml."""
     return list(nox.project.dependency_groups(PROJECT, name))
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff: errors, style, docstrings, formatting."""
+    """Check errors, style, docstrings and formatting with ruff."""
     session.install(*group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -29,7 +29,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Tests, doctests and mypy in one environment, because torch is several gigabytes."""
+    """Run mypy, the tests and the doctests, in one environment because torch takes several gigabytes."""
     session.install("-e", ".[all]", *group("test"))
     session.run("mypy")
     session.run("pytest", *session.posargs, env=ENVIRONMENT)
@@ -37,7 +37,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """The tests against the lowest versions that pyproject.toml admits."""
+    """Run the tests with the lowest versions that pyproject.toml allows."""
     extras = itertools.chain.from_iterable(PROJECT["project"]["optional-dependencies"].values())
     bounds = [*PROJECT["project"]["dependencies"], *extras, *group("test")]
     lowest = [bound.replace(">=", "==") for bound in bounds if ">=" in bound and "mypy" not in bound]
@@ -47,14 +47,14 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def third_party(session: nox.Session) -> None:
-    """The loss override on LightningModules of other packages."""
+    """Test the loss override with LightningModules of other packages."""
     session.install("-e", ".[all]", *group("test"), *group("third_party"))
     session.run("pytest", "tests/third_party", *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks: ratios against torch and against the usual formulations, printed."""
+    """Run the benchmarks, which print comparisons with torch and with the usual formulations."""
     session.install("-e", ".[all]", *group("test"))
     for script in session.posargs or sorted(str(path) for path in Path("benchmarks").glob("*.py")):
         session.run("python", script, env=ENVIRONMENT)
@@ -62,7 +62,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build sdist and wheel, and check that the wheel holds the configs and the type marker."""
+    """Build sdist and wheel, and check that the wheel contains the configs and the type marker."""
     session.install("build")
     folder = session.create_tmp()
     session.run("python", "-m", "build", "--outdir", folder, ".")

@@ -1,4 +1,4 @@
-"""A long-tailed training part for any classification data set; here torchvision's random images."""
+"""Making the training part of any classification data set long-tailed; here for torchvision's random images."""
 
 import argparse
 
@@ -13,14 +13,14 @@ NUM_CLASSES = 4
 
 
 def images(size: int, seed: int) -> FakeData:
-    """Random images with random classes: nothing to learn, nothing to download. Put your own data set here."""
+    """Return random images with random classes, which need no download. Use your own data set instead."""
     return FakeData(size, image_size=(3, 32, 32), num_classes=NUM_CLASSES, transform=ToTensor(), random_offset=seed)
 
 
 def main(fast_dev_run: bool = False) -> None:
-    """Show which class became rare, then train on it."""
+    """Print the number of training samples of each class, then train and test a model."""
     seed_everything(0)
-    # FakeData keeps no list of its targets, so they are read sample by sample; most data sets have `targets`.
+    # FakeData has no attribute `targets`, so its samples are loaded one by one to find their classes.
     datamodule = LongTailDataModule(
         train=images(400, seed=0), val=images(100, seed=1), test=images(100, seed=2), imbalance=20.0, batch_size=32
     )
@@ -33,5 +33,5 @@ def main(fast_dev_run: bool = False) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fast_dev_run", action="store_true", help="one batch of each part, to try the script")
+    parser.add_argument("--fast_dev_run", action="store_true", help="run one batch of each part, to test the script")
     main(parser.parse_args().fast_dev_run)

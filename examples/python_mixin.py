@@ -1,4 +1,4 @@
-"""PolyLoss in your own LightningModule: LossProvider gives it `loss_fn` and `compute_loss`."""
+"""Using PolyLoss in your own LightningModule: LossProvider adds `loss_fn` and `compute_loss`."""
 
 import argparse
 
@@ -11,14 +11,14 @@ from polyloss_lightning.models import SmallCNN
 
 
 class Digits(LossProvider, LightningModule):
-    """What you would write anyway; only the mixin and `compute_loss` are new."""
+    """An ordinary LightningModule, except for the mixin and the call of `compute_loss`."""
 
     def __init__(self, loss_fn: torch.nn.Module | None = None) -> None:
         super().__init__(loss_fn=loss_fn)
         self.network = SmallCNN(num_classes=10)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         images, target = batch
         return self.compute_loss(self.network(images), target)
 
@@ -29,7 +29,7 @@ class Digits(LossProvider, LightningModule):
         self.log("val/accuracy", accuracy, prog_bar=True, batch_size=len(target))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW."""
+        """Return the optimizer."""
         return torch.optim.AdamW(self.parameters(), lr=3e-3)
 
 
@@ -43,5 +43,5 @@ def main(fast_dev_run: bool = False) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fast_dev_run", action="store_true", help="one batch of each part, to try the script")
+    parser.add_argument("--fast_dev_run", action="store_true", help="run one batch of each part, to test the script")
     main(parser.parse_args().fast_dev_run)
