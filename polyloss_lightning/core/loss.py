@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import torch
@@ -51,7 +52,7 @@ def loss(
 ) -> Tensor:
     r"""Compute :math:`\sum_i w_i V(\log p_i)`, reduced, over the entries :math:`(\log p_i, w_i)` of ``link``.
 
-    The formula is ``reduce(link.entries(input, target), polynomial, reduction)``. If only eager reverse-mode autograd
+    The formula is ``reduce([link.entries(input, target)], polynomial, reduction)``. If only eager reverse-mode autograd
     differentiates it, one autograd node computes the loss and its gradient together in closed form, block by block:
     only one extra tensor the size of the logits is kept for backward (the formula keeps up to 18). Do not modify input
     or target in place before backward.
@@ -65,10 +66,7 @@ def loss(
         on_entries: called with the detached entries of the whole input.
     """
     if not _has_closed_form(link, input, target):
-        entries = link.entries(input, target)
-        if on_entries is not None:
-            on_entries(entries)
-        return reduce(entries, polynomial, reduction)
+        return _formula(link, input, target, polynomial, reduction, on_entries)
     closed: Any = link
     compute_dtype, dtype = closed.check(input, target)
     seen: list[Entries] | None = None if on_entries is None else []
@@ -79,18 +77,50 @@ def loss(
     return result if result.dtype == dtype else result.to(dtype)
 
 
-def reduce(entries: Entries, polynomial: Polynomial, reduction: Reduction) -> Tensor:
-    """Sum the weighted polynomial over classes and reduce.
+def _formula(
+    link: Link,
+    input: Tensor,
+    target: Tensor,
+    polynomial: Polynomial,
+    reduction: Reduction,
+    on_entries: Callable[[Entries], None] | None = None,
+) -> Tensor:
+    if on_entries is None and isinstance(link, (Sigmoid, SigmoidFocal)):
+        with _replicated(input):
+            return reduce(link.parts(input, target), polynomial, reduction)
+    with _replicated(input):
+        entries = link.entries(input, target)
+        if on_entries is not None:
+            on_entries(entries)
+        return reduce((entries,), polynomial, reduction)
+
+
+def _replicated(input: Tensor) -> AbstractContextManager[None]:
+    """Let plain tensors be replicated among the processes if the logits are a DTensor."""
+    if (
+        torch.compiler.is_compiling()
+        or type(input).__module__.partition(".")[2].startswith("distributed.tensor") is False
+    ):
+        return nullcontext()
+    from torch.distributed.tensor.experimental import implicit_replication
+
+    return implicit_replication()
+
+
+def reduce(parts: Sequence[Entries], polynomial: Polynomial, reduction: Reduction) -> Tensor:
+    r"""Compute the loss of entries: :math:`\sum_i w_i V(\log p_i)`, reduced.
 
     Args:
-        entries: log-probabilities and weights.
+        parts: log-probabilities and weights, in one or several groups of the same shape.
         polynomial: epsilon, gamma and the number of terms.
-        reduction: ``"none"`` gives one loss per sample, ``"sum"`` their sum, ``"mean"`` the sum divided by
-            ``entries.denominator``: the total weight of the targets that count for class indices, the number of
+        reduction: ``"none"`` gives one loss per sample, ``"sum"`` their sum, ``"mean"`` the sum divided by the
+            denominator of the entries: the total weight of the targets that count for class indices, the number of
             samples for probabilities. If no target counts, ``mean`` is NaN and ``sum`` is 0, as in torch.
     """
-    value = polynomials.value(entries.log_p, *polynomial, entries.focal_base, entries.one_minus_p)
-    loss = value * entries.weight
+    value = polynomials.value
+    losses = [value(part.log_p, *polynomial, part.focal_base, part.one_minus_p) * part.weight for part in parts]
+    loss = losses[0] if len(losses) == 1 else losses[0] + losses[1]
+    entries = parts[0]
     if reduction == "none":
         loss = loss if entries.class_dim is None else loss.sum(entries.class_dim)
     else:
@@ -183,8 +213,7 @@ class _ClosedForm(torch.autograd.Function):
         input, target, gradient, counted = ctx.saved_tensors
         if torch.is_grad_enabled():  # this backward is to be differentiated itself
             alias = input.view_as(input)  # the hooks of the input itself come after this
-            entries = ctx.link.entries(alias, target)
-            loss = reduce(entries._replace(dtype=grad.dtype), ctx.polynomial, ctx.reduction)
+            loss = _formula(ctx.link, alias, target, ctx.polynomial, ctx.reduction).to(grad.dtype)
             return *torch.autograd.grad(loss, alias, grad, create_graph=True), *[None] * 6
         factor: Tensor | float = grad
         if ctx.reduction == "mean" and counted is not None:

@@ -73,13 +73,15 @@ class Sigmoid(NamedTuple):
             TypeError: if a dtype does not fit.
             ValueError: if shapes do not fit each other.
         """
-        entries = _two_entries(input, *_elements(input, target, self.ignore_index), *self.check(input, target))
-        share = entries.weight
+        return _stack(*self.parts(input, target))
+
+    def parts(self, input: Tensor, target: Tensor) -> tuple[Entries, Entries]:
+        """Return the positive and the negative entries one by one: compilers cannot fuse them once they are stacked."""
+        dtypes = self.check(input, target)
+        positive, negative = _two_entries(input, *_elements(input, target, self.ignore_index), *dtypes)
         if self.pos_weight is not None:
-            share = torch.cat([share[:1] * self.pos_weight.to(share.dtype), share[1:]])
-        if self.weight is not None:
-            share = share * self.weight.to(share.dtype)
-        return entries._replace(weight=share, log_p=drop_impossible(entries.log_p, share))
+            positive = positive._replace(weight=positive.weight * self.pos_weight.to(positive.weight.dtype))
+        return _weigh(positive, self.weight), _weigh(negative, self.weight)
 
     def empty_entries(self, input: Tensor, target: Tensor, dtype: torch.dtype) -> Entries:
         """Return entries with the shapes of :meth:`entries`, to be filled in by :meth:`value_and_gradient`."""
@@ -170,18 +172,23 @@ class SigmoidFocal(NamedTuple):
             TypeError: if a dtype does not fit.
             ValueError: if shapes do not fit each other.
         """
+        return _stack(*self.parts(input, target))
+
+    def parts(self, input: Tensor, target: Tensor) -> tuple[Entries, Entries]:
+        """Return the positive and the negative entries one by one: compilers cannot fuse them once they are stacked."""
         dtypes = self.check(input, target)
         elements = _one_hot if self.target_format == "class_index" else _elements
-        entries = _two_entries(input, *elements(input, target, self.ignore_index), *dtypes)
-        share, alpha = entries.weight, self._alpha(input)
+        positive, negative = _two_entries(input, *elements(input, target, self.ignore_index), *dtypes)
+        q, rest = positive.weight, negative.weight
         # 1 - Pt = q (1 - p) + (1 - q) p, a sum of positive parts: nothing cancels as Pt nears 1.
-        focal_base = (share * cast(Tensor, entries.one_minus_p)).sum(0).expand_as(share)
+        focal_base = q * cast(Tensor, positive.one_minus_p) + rest * cast(Tensor, negative.one_minus_p)
+        factor, alpha = self.weight, self._alpha(input)
         if alpha is not None:
-            alpha = alpha.to(share.dtype) if isinstance(alpha, Tensor) else alpha
-            share = share * (share[:1] * alpha + share[1:] * (1 - alpha))
-        if self.weight is not None:
-            share = share * self.weight.to(share.dtype)
-        return entries._replace(weight=share, log_p=drop_impossible(entries.log_p, share), focal_base=focal_base)
+            alpha = alpha.to(q.dtype) if isinstance(alpha, Tensor) else alpha
+            balance = q * alpha + rest * (1 - alpha)
+            factor = balance if factor is None else balance * factor.to(q.dtype)
+        positive, negative = (part._replace(focal_base=focal_base) for part in (positive, negative))
+        return _weigh(positive, factor), _weigh(negative, factor)
 
     def _alpha(self, input: Tensor) -> Tensor | float | None:
         """Return alpha so that it broadcasts to ``input``; None if it weighs nothing."""
@@ -208,18 +215,37 @@ class SigmoidFocal(NamedTuple):
 
 def _two_entries(
     input: Tensor, target: Tensor, counted: Tensor, compute_dtype: torch.dtype, dtype: torch.dtype
-) -> Entries:
-    """Return the positive and the negative entry of each element, with weights q and 1 - q."""
-    signs = 1 - 2 * torch.arange(2, dtype=compute_dtype, device=input.device).view(2, *[1] * input.dim())
+) -> tuple[Entries, Entries]:
+    """Return the positive and the negative entries, with weights q and 1 - q."""
     # What is ignored is masked first: after the logarithm, its zero gradient would meet the slope at a NaN logit.
-    logits = (signs * input.to(compute_dtype)).masked_fill(~counted, torch.inf)
-    share = (torch.clamp_min(-signs, 0) + signs * target.to(compute_dtype)).masked_fill(~counted, 0)
+    x, q = input.to(compute_dtype).masked_fill(~counted, 0), target.to(compute_dtype)
     # log sigmoid(x) = min(x, 0) + log(1 - sigmoid(-|x|)) keeps all digits. With `where` instead of min and abs, the
-    # derivatives of every order are right at x = 0 too, and compilers fuse it.
-    negative = logits <= 0
-    log_p = torch.where(negative, logits, 0) + torch.log1p(-torch.where(negative, logits, -logits).sigmoid())
-    denominator = counted.sum().to(compute_dtype)
-    return Entries(log_p, share, _classes(input), denominator, 0, dtype, one_minus_p=torch.sigmoid(-logits))
+    # derivatives of every order are right at x = 0 too.
+    below = x <= 0
+    s = torch.where(below, x, -x).sigmoid()
+    small, denominator = torch.log1p(-s), counted.sum().to(compute_dtype)
+    classes = _classes(input)
+
+    def part(log_p: Tensor, weight: Tensor, one_minus_p: Tensor, target: Tensor) -> Entries:
+        log_p, one_minus_p = log_p.masked_fill(~counted, 0), one_minus_p.masked_fill(~counted, 0)
+        weight = weight.masked_fill(~counted, 0)
+        return Entries(log_p, weight, target, denominator, None, dtype, one_minus_p=one_minus_p)
+
+    positive = part(torch.where(below, x, 0) + small, q, torch.where(below, 1 - s, s), classes[0])
+    negative = part(torch.where(below, 0, -x) + small, 1 - q, torch.where(below, s, 1 - s), classes[1])
+    return positive, negative
+
+
+def _weigh(entries: Entries, factor: Tensor | None) -> Entries:
+    weight = entries.weight if factor is None else entries.weight * factor.to(entries.weight.dtype)
+    return entries._replace(weight=weight, log_p=drop_impossible(entries.log_p, weight))
+
+
+def _stack(positive: Entries, negative: Entries) -> Entries:
+    """Stack the entries along a new first dimension, which is that of the classes."""
+    names = [name for name, value in positive._asdict().items() if isinstance(value, Tensor) and name != "denominator"]
+    stacked = {name: torch.stack([getattr(positive, name), getattr(negative, name)]) for name in names}
+    return positive._replace(class_dim=0, **stacked)
 
 
 def _classes(input: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def test_value_and_gradient_are_those_of_the_formula(link, target_of, polynomial
             return loss
 
         def formula(x, link=link, target=target):
-            return core.reduce(link.entries(x, target), polynomial, reduction)
+            return core.reduce([link.entries(x, target)], polynomial, reduction)
 
         expected = value_and_gradient(formula, input)
         torch.testing.assert_close(value_and_gradient(closed, input), expected, rtol=1e-9, atol=1e-11)

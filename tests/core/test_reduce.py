@@ -24,7 +24,7 @@ WEIGHT = [[1.0, 0.5], [0.0, 2.0]]
 
 def reduce(entries, reduction):
     """At epsilon 0, the value of an entry is -log P."""
-    return reduce_entries(entries, Polynomial((0.0,)), reduction)
+    return reduce_entries([entries], Polynomial((0.0,)), reduction)
 
 
 @pytest.mark.parametrize(
