@@ -2,6 +2,7 @@
 
     python benchmarks/losses.py                  # on the CPU, about 6 minutes on two cores
     python benchmarks/losses.py --cases BCE      # only cases whose name contains this
+    python benchmarks/losses.py --one-thread     # half the time
     python benchmarks/losses.py --quick          # small cases, few rounds, one setting: a check, no measurement
     python benchmarks/losses.py cuda
 
@@ -148,8 +149,12 @@ def work(options: argparse.Namespace) -> None:
                 compare("compiled", reference, prepared, "ours", reference)
 
 
-def rows_of_worker(options: argparse.Namespace, setting: Setting) -> list[Row]:
-    """Measure in a process of its own, because allocator and threads are set before it starts."""
+def rows_of_worker(options: argparse.Namespace, setting: Setting) -> tuple[list[Row], bool]:
+    """Measure in a process of its own, because allocator and threads are set before it starts.
+
+    Returns:
+        What the process sent, and whether it got to its end.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(setting.threads)
     environment.setdefault("KINETO_LOG_LEVEL", "99")  # torch.profiler reports on stderr that it starts and stops
@@ -158,9 +163,11 @@ def rows_of_worker(options: argparse.Namespace, setting: Setting) -> list[Row]:
     command = [sys.executable, str(Path(__file__).resolve()), options.device, "--cases", options.cases]
     command += ["--quick"] * options.quick + ["--worker", setting.allocator, "--threads", str(setting.threads)]
     began = time.perf_counter()
-    printed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
-    print(f"{setting.allocator} T{setting.threads}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    outcome = f"failed with {done.returncode} after" if done.returncode else "took"
+    seconds = time.perf_counter() - began
+    print(f"{setting.allocator} T{setting.threads} {outcome} {seconds:.0f} s", file=sys.stderr, flush=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], done.returncode == 0
 
 
 def written(bounds: tuple[float, ...]) -> str:
@@ -209,7 +216,8 @@ class Report:
     def cells(self, table: str, name: str, settings: Sequence[Setting]) -> list[str]:
         """Return the time of the reference and the ratios of each setting."""
         key = table, name
-        return [f"{statistics.median(self.ms[key]):.3g}", *(spread(self.ratios[key].get(each)) for each in settings)]
+        milliseconds = f"{statistics.median(self.ms[key]):.3g}" if self.ms[key] else ""
+        return [milliseconds, *(spread(self.ratios[key].get(each)) for each in settings)]
 
     def print(self) -> None:
         """Print all tables."""
@@ -248,6 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("device", nargs="?", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--quick", action="store_true", help="only small cases, few rounds, one setting")
     parser.add_argument("--cases", default="", metavar="SUBSTRING", help="only cases whose name contains this")
+    parser.add_argument("--one-thread", action="store_true", help="leave out the measurements with two threads")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -260,10 +269,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no case is called {options.cases!r}")
     name = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {os.cpu_count()} cores"
     print(f"torch {torch.__version__}, {name}, {RUNS} runs", flush=True)
-    settings = ON_CUDA if options.device == "cuda" else ON_CPU[: 1 if options.quick else None]
-    Report(options.device, settings, {setting: rows_of_worker(options, setting) for setting in settings}).print()
+    settings = ON_CUDA if options.device == "cuda" else ON_CPU[: 1 if options.quick else 2 if options.one_thread else 4]
+    results = {setting: rows_of_worker(options, setting) for setting in settings}
+    Report(options.device, settings, {setting: rows for setting, (rows, _) in results.items()}).print()
     if compiles(options) and no_compiler():
         print(f"\ntorch.compile was not measured: there is no {no_compiler()}.")
+    if failed := [str(setting) for setting, (_, ended) in results.items() if not ended]:
+        sys.exit(f"Incomplete: the process for {', '.join(failed)} failed.")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 Loss = Callable[[Tensor], Tensor]
-ROUNDS = range(3, 26)  # fewest and most rounds of a run
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 25  # of a run
+LIMIT = 2.0  # seconds after which a run ends even with fewer rounds, as on a machine that is busy
 
 
 def forward_and_backward(loss: Loss, input: Tensor) -> None:
@@ -47,18 +48,21 @@ def run(loss: Loss, reference: Loss, input: Tensor, budget: float) -> tuple[floa
         loss: what is measured.
         reference: what it is compared with.
         input: the logits.
-        budget: seconds after which no further round starts, if there were enough.
+        budget: seconds after which no further round starts if there were three.
 
     Returns:
         The median over the rounds of the ratio of their times, and the median seconds of the reference.
     """
     for each in (loss, reference):
         forward_and_backward(each, input)
-    ratios, references = [], []
+    ratios: list[float] = []
+    references: list[float] = []
     began = time.perf_counter()
-    while len(ratios) < ROUNDS.start or (len(ratios) < ROUNDS.stop - 1 and time.perf_counter() - began < budget):
+    while len(ratios) < MOST_ROUNDS:
         references.append(seconds(reference, input))
         ratios.append(seconds(loss, input) / references[-1])
+        if time.perf_counter() - began > (budget if len(ratios) >= FEWEST_ROUNDS else LIMIT):
+            break
     return statistics.median(ratios), statistics.median(references)
 
 

@@ -168,3 +168,18 @@ def test_a_case_that_is_not_there_is_an_error(losses, capsys):
     with pytest.raises(SystemExit):
         losses.main(["--cases", "nothing"])
     assert "no case is called 'nothing'" in capsys.readouterr().err
+
+
+def test_a_failed_worker_costs_its_own_column_only(losses, capsys, monkeypatch):
+    case = losses.CASES[0]
+
+    def rows_of_worker(options, setting):
+        rows = [{"table": "time", "case": case.name, "ratio": 0.5, "ms": 2.0}]
+        return (rows, True) if setting.allocator == "stock" else ([], False)
+
+    monkeypatch.setattr(losses, "rows_of_worker", rows_of_worker)
+    with pytest.raises(SystemExit, match="Incomplete: the process for warm T1 failed"):
+        losses.main(["--one-thread", "--cases", case.name])
+    (row,) = tables(capsys.readouterr().out)["Time over torch's"]
+    assert row["stock T1"] == "0.50 [0.50 0.50]"
+    assert row["warm T1"] == ""
