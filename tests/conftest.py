@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from polyloss_lightning.core import loss as core
+from polyloss_lightning.core import blocks
 
 settings.register_profile("usual", max_examples=50, deadline=None)
 settings.register_profile("thorough", max_examples=500, deadline=None)  # pytest --hypothesis-profile=thorough
@@ -24,12 +24,12 @@ def _one_thread_one_seed():
 @pytest.fixture(params=[1, 6])
 def in_blocks(request, monkeypatch):
     """Blocks of few elements; a context that does without."""
-    whole = core._BLOCK
-    monkeypatch.setattr(core, "_BLOCK", request.param)
+    whole = blocks.SMALLEST
+    monkeypatch.setattr(blocks, "SMALLEST", request.param)
 
     def without(function):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(core, "_BLOCK", whole)
+            patch.setattr(blocks, "SMALLEST", whole)
             return function()
 
     return without

@@ -1,7 +1,5 @@
 """The loss: a link, the polynomial and a reduction, as the formula or as one autograd node with a closed form."""
 
-import itertools
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
@@ -12,6 +10,7 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from polyloss_lightning.checks import check_choice
+from polyloss_lightning.core import blocks
 from polyloss_lightning.core import polynomial as polynomials
 from polyloss_lightning.core.entries import Entries
 from polyloss_lightning.core.polynomial import Polynomial
@@ -19,15 +18,8 @@ from polyloss_lightning.core.sigmoid import Sigmoid, SigmoidFocal
 from polyloss_lightning.core.softmax import Softmax
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
-Block: TypeAlias = tuple[slice, ...]
 _REDUCTIONS = get_args(Reduction)  # outside of the functions, because torch.compile of torch 2.6 cannot trace it
 _CLOSED_FORMS = (Softmax, Sigmoid, SigmoidFocal)
-
-# Elements of the logits to process at a time, at least: few enough to save memory and to stay in the cache, and many
-# enough that the cost of starting an operation (some 5 microseconds on a CPU) is small.
-_BLOCK = 1 << 14
-_CACHE = 1 << 21  # bytes
-_BLOCK_OF_DEVICES = 1 << 22  # a guess: not measured on a GPU yet
 
 
 class Link(Protocol):
@@ -172,9 +164,9 @@ class _ClosedForm(torch.autograd.Function):
         # A float16 would lose what a GradScaler is there to keep.
         gradient_dtype = dtype if input.dtype is torch.float16 else input.dtype
         scaled, limit = 0.0, None
-        if input.numel() >= 8 * _BLOCK:
+        if input.numel() >= 8 * blocks.SMALLEST:
             temporaries = link.temporaries(input, target, polynomial, dtype) + (not differentiable)
-            limit = _limit(input, temporaries * dtype.itemsize)
+            limit = blocks.limit(input, temporaries * dtype.itemsize)
             if reduction == "mean" and type(link) is Softmax and input.is_cpu and not is_in_torch_dispatch_mode():
                 scaled = link.denominator(target, input)  # saves backward a pass over the gradient
         scale = 1 / scaled if scaled else 1.0
@@ -185,7 +177,7 @@ class _ClosedForm(torch.autograd.Function):
             gradient = gradient if gradient.dtype is gradient_dtype else gradient.to(gradient_dtype)
         else:
             gradient = torch.empty_like(input, dtype=gradient_dtype) if differentiable else None
-            value, denominator = _in_blocks(
+            value, denominator = blocks.value_and_gradient(
                 link, input, target, polynomial, dtype, scale, gradient, observed, limit, reduction == "none"
             )
         count = input.numel() // (input.shape[min(1, input.dim() - 1)] if type(link) is Softmax else 1)
@@ -236,87 +228,3 @@ def _always() -> bool:
 
 # Without this query the gradient is multiplied out of place, which takes twice the memory.
 _keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", _always)
-
-
-def _in_blocks(
-    link: Any,
-    input: Tensor,
-    target: Tensor,
-    polynomial: Polynomial,
-    dtype: torch.dtype,
-    scale: float,
-    gradient: Tensor | None,
-    observed: Entries | None,
-    limit: int,
-    elementwise: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the loss of each sample, or the sum of all unless ``elementwise``, and the denominator."""
-    blocks = _blocks(input.shape, link.joint_dim(input), limit)
-    # One vector for all sums: many small tensors that live on would fragment the heap between the blocks.
-    sums, counts = torch.empty((2, len(blocks)), dtype=dtype, device=input.device)
-    values, counted = None, False
-    for i, block in enumerate(blocks):
-        out = None if gradient is None else gradient[block]
-        value, slope, denominator = link.slice(input, block).value_and_gradient(
-            input[block],
-            _slice(target, input, block),
-            polynomial,
-            dtype,
-            scale,
-            out,
-            None if observed is None else _slice_entries(observed, input, block),
-        )
-        if out is not None and slope.data_ptr() != out.data_ptr():
-            out.copy_(slope)
-        sums[i] = value.sum()
-        counts[i] = value.numel() if denominator is None else denominator
-        counted = counted or denominator is not None
-        if elementwise:
-            if values is None:
-                shape = list(input.shape)
-                if type(link) is Softmax:
-                    shape[min(1, input.dim() - 1)] = 1
-                values = value.new_empty(shape)
-            values[block].copy_(value)
-    return sums.sum() if values is None else values, counts.sum() if counted else None
-
-
-def _limit(input: Tensor, temporary_bytes: int) -> int | None:
-    """Return how many elements of ``input`` to process at a time; None for all.
-
-    The temporaries of a block, ``temporary_bytes`` per element, are to hold no more than an eighth of the bytes of the
-    logits, and no more than fits into the cache.
-    """
-    if temporary_bytes == 0:
-        return None
-    limit = _BLOCK_OF_DEVICES
-    if input.is_cpu:
-        limit = max(_BLOCK, min(_CACHE, input.numel() * input.element_size() // 8) // temporary_bytes)
-    return limit if input.numel() >= 2 * limit else None
-
-
-def _blocks(shape: torch.Size, joint_dim: int | None, limit: int) -> list[Block]:
-    """Return slices of at most ``limit`` elements that cover ``shape``, each with the whole of ``joint_dim``."""
-    sizes, cuts = list(shape), [[slice(None)] for _ in shape]
-    for dim in range(len(sizes)):
-        step = max(1, sizes[dim] * limit // math.prod(sizes))
-        if step < sizes[dim] and dim != joint_dim:
-            cuts[dim] = [slice(start, start + step) for start in range(0, sizes[dim], step)]
-            sizes[dim] = step
-    return list(itertools.product(*cuts))
-
-
-def _slice(tensor: Tensor, input: Tensor, block: Block) -> Tensor:
-    """Slice ``tensor``, which has the dimensions of ``input``, one more in front, or all but that of the classes."""
-    if tensor.dim() > input.dim():
-        return tensor[(slice(None), *block)]
-    return tensor[block if tensor.dim() == input.dim() else (block[0], *block[2:])]
-
-
-def _slice_entries(entries: Entries, input: Tensor, block: Block) -> Entries:
-    base = entries.focal_base
-    return entries._replace(
-        log_p=_slice(entries.log_p, input, block),
-        weight=_slice(entries.weight, input, block),
-        focal_base=None if base is None else _slice(base, input, block),
-    )

@@ -63,16 +63,7 @@ class Sigmoid(NamedTuple):
         return self._replace(weight=_slice(self.weight, input, block), pos_weight=_slice(self.pos_weight, input, block))
 
     def entries(self, input: Tensor, target: Tensor) -> Entries:
-        """Return the log-probability and the weight of each entry.
-
-        Args:
-            input: logits of any shape.
-            target: probability of the positive for each element, shaped as ``input``.
-
-        Raises:
-            TypeError: if a dtype does not fit.
-            ValueError: if shapes do not fit each other.
-        """
+        """Return the log-probability and the weight of each entry, for one target in [0, 1] per element."""
         return _stack(*self.parts(input, target))
 
     def parts(self, input: Tensor, target: Tensor) -> tuple[Entries, Entries]:
@@ -162,16 +153,7 @@ class SigmoidFocal(NamedTuple):
         return self._replace(alpha=alpha, weight=_slice(self.weight, input, block))
 
     def entries(self, input: Tensor, target: Tensor) -> Entries:
-        """Return the log-probability and the weight of each entry.
-
-        Args:
-            input: logits of any shape, or ``(C)``, ``(N, C)``, ``(N, C, d1, ..., dk)`` for class indices.
-            target: probability of the positive for each element, shaped as ``input``, or class indices.
-
-        Raises:
-            TypeError: if a dtype does not fit.
-            ValueError: if shapes do not fit each other.
-        """
+        """Return the log-probability and the weight of each entry, for one target per element or class indices."""
         return _stack(*self.parts(input, target))
 
     def parts(self, input: Tensor, target: Tensor) -> tuple[Entries, Entries]:
@@ -244,7 +226,7 @@ def _weigh(entries: Entries, factor: Tensor | None) -> Entries:
 def _stack(positive: Entries, negative: Entries) -> Entries:
     """Stack the entries along a new first dimension, which is that of the classes."""
     names = [name for name, value in positive._asdict().items() if isinstance(value, Tensor) and name != "denominator"]
-    stacked = {name: torch.stack([getattr(positive, name), getattr(negative, name)]) for name in names}
+    stacked: dict[str, Any] = {name: torch.stack([getattr(positive, name), getattr(negative, name)]) for name in names}
     return positive._replace(class_dim=0, **stacked)
 
 

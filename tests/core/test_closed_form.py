@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import polyloss_lightning as poly
-from polyloss_lightning.core import Polynomial, Sigmoid, SigmoidFocal, Softmax, sigmoid_gradient, softmax
+from polyloss_lightning.core import Polynomial, Sigmoid, SigmoidFocal, Softmax, blocks, sigmoid_gradient, softmax
 from polyloss_lightning.core import loss as core
 
 CLASSES = 5
@@ -73,7 +73,7 @@ def path(request, monkeypatch):
         for module in (core, softmax, sigmoid_gradient):
             monkeypatch.setattr(module, "is_in_torch_dispatch_mode", lambda: True)
     if request.param == "in blocks":
-        monkeypatch.setattr(core, "_BLOCK", 7)
+        monkeypatch.setattr(blocks, "SMALLEST", 7)
 
 
 def value_and_gradient(function, input):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.autograd import forward_ad
 
 import polyloss_lightning as poly
-from polyloss_lightning.core import loss as core
+from polyloss_lightning.core import blocks
 
 CLASSES = 4
 
@@ -189,9 +189,9 @@ def test_blocks_are_within_the_limit_and_hold_every_element_once(shape, limit, j
     assume(0 not in shape)
     input = torch.zeros(shape)
     joint_dim = None if joint_dim is None or joint_dim >= len(shape) else joint_dim
-    blocks = core._blocks(input.shape, joint_dim, limit)
+    cuts = blocks._blocks(input.shape, joint_dim, limit)
     whole = 1 if joint_dim is None else shape[joint_dim]
-    for block in blocks:
+    for block in cuts:
         input[block] += 1
         assert input[block].numel() <= max(limit, whole)
     assert (input == 1).all()

@@ -65,5 +65,5 @@ def test_a_loss_in_other_checkpointing_has_the_gradient_of_the_replaced_loss(log
 def test_a_backward_pass_out_of_the_block_is_an_error_of_torch_not_a_wrong_gradient(logits):
     with override_losses(2.0):
         value = checkpoint(loss, logits, use_reentrant=False)
-    with pytest.raises(RuntimeError, match="different number of tensors"):
+    with pytest.raises(RuntimeError, match="different"):
         value.backward()

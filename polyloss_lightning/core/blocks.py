@@ -1,0 +1,102 @@
+"""Large inputs are processed in blocks, so that temporaries stay small and in the cache."""
+
+import itertools
+import math
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from polyloss_lightning.core.entries import Entries
+from polyloss_lightning.core.polynomial import Polynomial
+
+Block: TypeAlias = tuple[slice, ...]
+
+# Elements of the logits to process at a time, at least: few enough to save memory and to stay in the cache, and many
+# enough that the cost of starting an operation (some 5 microseconds on a CPU) is small.
+SMALLEST = 1 << 14
+_CACHE = 1 << 21  # bytes
+_ON_DEVICES = 1 << 22  # a guess: not measured on a GPU yet
+
+
+def limit(input: Tensor, temporary_bytes: int) -> int | None:
+    """Return how many elements of ``input`` to process at a time; None for all.
+
+    The temporaries of a block, ``temporary_bytes`` per element, are to hold no more than an eighth of the bytes of the
+    logits, and no more than fits into the cache.
+    """
+    if temporary_bytes == 0:
+        return None
+    size = _ON_DEVICES
+    if input.is_cpu:
+        size = max(SMALLEST, min(_CACHE, input.numel() * input.element_size() // 8) // temporary_bytes)
+    return size if input.numel() >= 2 * size else None
+
+
+def value_and_gradient(
+    link: Any,
+    input: Tensor,
+    target: Tensor,
+    polynomial: Polynomial,
+    dtype: torch.dtype,
+    scale: float,
+    gradient: Tensor | None,
+    observed: Entries | None,
+    size: int,
+    elementwise: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the loss of each sample, or the sum of all unless ``elementwise``, and the denominator."""
+    blocks = _blocks(input.shape, link.joint_dim(input), size)
+    # One vector for all sums: many small tensors that live on would fragment the heap between the blocks.
+    sums, counts = torch.empty((2, len(blocks)), dtype=dtype, device=input.device)
+    values, counted = None, False
+    for i, block in enumerate(blocks):
+        out = None if gradient is None else gradient[block]
+        value, slope, denominator = link.slice(input, block).value_and_gradient(
+            input[block],
+            _slice(target, input, block),
+            polynomial,
+            dtype,
+            scale,
+            out,
+            None if observed is None else _slice_entries(observed, input, block),
+        )
+        if out is not None and slope.data_ptr() != out.data_ptr():
+            out.copy_(slope)
+        sums[i] = value.sum()
+        counts[i] = value.numel() if denominator is None else denominator
+        counted = counted or denominator is not None
+        if elementwise:
+            if values is None:
+                joint = link.joint_dim(input)  # of size 1 in the values if there is one loss per sample
+                sizes = zip(input.shape, value.shape, strict=True)
+                values = value.new_empty([own if d == joint else size for d, (size, own) in enumerate(sizes)])
+            values[block].copy_(value)
+    return sums.sum() if values is None else values, counts.sum() if counted else None
+
+
+def _blocks(shape: torch.Size, joint_dim: int | None, limit: int) -> list[Block]:
+    """Return slices of at most ``limit`` elements that cover ``shape``, each with the whole of ``joint_dim``."""
+    sizes, cuts = list(shape), [[slice(None)] for _ in shape]
+    for dim in range(len(sizes)):
+        step = max(1, sizes[dim] * limit // math.prod(sizes))
+        if step < sizes[dim] and dim != joint_dim:
+            cuts[dim] = [slice(start, start + step) for start in range(0, sizes[dim], step)]
+            sizes[dim] = step
+    return list(itertools.product(*cuts))
+
+
+def _slice(tensor: Tensor, input: Tensor, block: Block) -> Tensor:
+    """Slice ``tensor``, which has the dimensions of ``input``, one more in front, or all but that of the classes."""
+    if tensor.dim() > input.dim():
+        return tensor[(slice(None), *block)]
+    return tensor[block if tensor.dim() == input.dim() else (block[0], *block[2:])]
+
+
+def _slice_entries(entries: Entries, input: Tensor, block: Block) -> Entries:
+    base = entries.focal_base
+    return entries._replace(
+        log_p=_slice(entries.log_p, input, block),
+        weight=_slice(entries.weight, input, block),
+        focal_base=None if base is None else _slice(base, input, block),
+    )
