@@ -60,6 +60,8 @@ def refuse_class_indices(input: Tensor, target: Tensor, otherwise: str = "") -> 
 
 def autocast_dtype(input: Tensor, dtype: torch.dtype) -> torch.dtype:
     """Return ``dtype``, or at least float32 under autocast: the dtype in which torch's own loss comes back."""
+    if dtype in (torch.float32, torch.float64):
+        return dtype
     device_type = input.device.type
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.promote_types(dtype, torch.float32)

@@ -1,7 +1,6 @@
 """The loss: a link, the polynomial and a reduction, as the formula or as one autograd node with a closed form."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import torch
@@ -58,7 +57,12 @@ def loss(
         on_entries: called with the detached entries of the whole input.
     """
     if not _has_closed_form(link, input, target):
-        return _formula(link, input, target, polynomial, reduction, on_entries)
+        if torch.compiler.is_compiling() or not type(input).__module__.startswith("torch.distributed.tensor"):
+            return _formula(link, input, target, polynomial, reduction, on_entries)
+        from torch.distributed.tensor.experimental import implicit_replication
+
+        with implicit_replication():  # of the plain tensors that meet a DTensor
+            return _formula(link, input, target, polynomial, reduction, on_entries)
     closed: Any = link
     compute_dtype, dtype = closed.check(input, target)
     seen: list[Entries] | None = None if on_entries is None else []
@@ -78,25 +82,12 @@ def _formula(
     on_entries: Callable[[Entries], None] | None = None,
 ) -> Tensor:
     if on_entries is None and isinstance(link, (Sigmoid, SigmoidFocal)):
-        with _replicated(input):
-            return reduce(link.parts(input, target), polynomial, reduction)
-    with _replicated(input):
-        entries = link.entries(input, target)
-        if on_entries is not None:
-            on_entries(entries)
-        return reduce((entries,), polynomial, reduction)
-
-
-def _replicated(input: Tensor) -> AbstractContextManager[None]:
-    """Let plain tensors be replicated among the processes if the logits are a DTensor."""
-    if (
-        torch.compiler.is_compiling()
-        or type(input).__module__.partition(".")[2].startswith("distributed.tensor") is False
-    ):
-        return nullcontext()
-    from torch.distributed.tensor.experimental import implicit_replication
-
-    return implicit_replication()
+        parts: Sequence[Entries] = link.parts(input, target)
+    else:
+        parts = [link.entries(input, target)]
+    if on_entries is not None:
+        on_entries(parts[0])
+    return reduce(parts, polynomial, reduction)
 
 
 def reduce(parts: Sequence[Entries], polynomial: Polynomial, reduction: Reduction) -> Tensor:

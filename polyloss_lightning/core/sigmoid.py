@@ -1,6 +1,6 @@
 """The sigmoid links: every element of the input is a two-class problem of its own."""
 
-from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -68,11 +68,8 @@ class Sigmoid(NamedTuple):
 
     def parts(self, input: Tensor, target: Tensor) -> tuple[Entries, Entries]:
         """Return the positive and the negative entries one by one: compilers cannot fuse them once they are stacked."""
-        dtypes = self.check(input, target)
-        positive, negative = _two_entries(input, *_elements(input, target, self.ignore_index), *dtypes)
-        if self.pos_weight is not None:
-            positive = positive._replace(weight=positive.weight * self.pos_weight.to(positive.weight.dtype))
-        return _weigh(positive, self.weight), _weigh(negative, self.weight)
+        dtypes, elements = self.check(input, target), _elements(input, target, self.ignore_index)
+        return _pair(input, *elements, *dtypes, self.weight, self.pos_weight)
 
     def empty_entries(self, input: Tensor, target: Tensor, dtype: torch.dtype) -> Entries:
         """Return entries with the shapes of :meth:`entries`, to be filled in by :meth:`value_and_gradient`."""
@@ -127,11 +124,12 @@ class SigmoidFocal(NamedTuple):
             indices = target.dtype in (torch.int64, torch.uint8)
             if input.dim() == 0 or not indices or target.shape != input.shape[:dim] + input.shape[dim + 1 :]:
                 refuse_class_indices(input, target)
-        expected = () if input.dim() == 0 else (input.shape[dim],)
-        if isinstance(self.alpha, Tensor) and self.alpha.shape not in ((), expected):
+        # Not a comparison of shapes: torch.compile of torch 2.6 cannot trace it if a size is dynamic.
+        alpha, scalar = self.alpha, input.dim() == 0
+        if isinstance(alpha, Tensor) and alpha.dim() > 0 and (scalar or len(alpha) != input.shape[dim]):
             raise ValueError(
                 f"`alpha` must be a number or hold one number per class along axis {max(dim, 0)} of `input`, of "
-                f"shape {tuple(input.shape)}, got shape {tuple(self.alpha.shape)}"
+                f"shape {tuple(input.shape)}, got shape {tuple(alpha.shape)}"
             )
         _check_broadcast("weight", self.weight, input)
         if target.is_floating_point():
@@ -159,18 +157,8 @@ class SigmoidFocal(NamedTuple):
     def parts(self, input: Tensor, target: Tensor) -> tuple[Entries, Entries]:
         """Return the positive and the negative entries one by one: compilers cannot fuse them once they are stacked."""
         dtypes = self.check(input, target)
-        elements = _one_hot if self.target_format == "class_index" else _elements
-        positive, negative = _two_entries(input, *elements(input, target, self.ignore_index), *dtypes)
-        q, rest = positive.weight, negative.weight
-        # 1 - Pt = q (1 - p) + (1 - q) p, a sum of positive parts: nothing cancels as Pt nears 1.
-        focal_base = q * cast(Tensor, positive.one_minus_p) + rest * cast(Tensor, negative.one_minus_p)
-        factor, alpha = self.weight, self._alpha(input)
-        if alpha is not None:
-            alpha = alpha.to(q.dtype) if isinstance(alpha, Tensor) else alpha
-            balance = q * alpha + rest * (1 - alpha)
-            factor = balance if factor is None else balance * factor.to(q.dtype)
-        positive, negative = (part._replace(focal_base=focal_base) for part in (positive, negative))
-        return _weigh(positive, factor), _weigh(negative, factor)
+        elements = (_one_hot if self.target_format == "class_index" else _elements)(input, target, self.ignore_index)
+        return _pair(input, *elements, *dtypes, self.weight, None, self._alpha(input), focal=True)
 
     def _alpha(self, input: Tensor) -> Tensor | float | None:
         """Return alpha so that it broadcasts to ``input``; None if it weighs nothing."""
@@ -195,32 +183,44 @@ class SigmoidFocal(NamedTuple):
         )
 
 
-def _two_entries(
-    input: Tensor, target: Tensor, counted: Tensor, compute_dtype: torch.dtype, dtype: torch.dtype
+def _pair(
+    input: Tensor,
+    target: Tensor,
+    counted: Tensor,
+    compute_dtype: torch.dtype,
+    dtype: torch.dtype,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    alpha: Tensor | float | None = None,
+    focal: bool = False,
 ) -> tuple[Entries, Entries]:
-    """Return the positive and the negative entries, with weights q and 1 - q."""
+    """Return the positive and the negative entries, weighted by q and 1 - q."""
     # What is ignored is masked first: after the logarithm, its zero gradient would meet the slope at a NaN logit.
     x, q = input.to(compute_dtype).masked_fill(~counted, 0), target.to(compute_dtype)
+    q, rest = q.masked_fill(~counted, 0), (1 - q).masked_fill(~counted, 0)
     # log sigmoid(x) = min(x, 0) + log(1 - sigmoid(-|x|)) keeps all digits. With `where` instead of min and abs, the
     # derivatives of every order are right at x = 0 too.
     below = x <= 0
     s = torch.where(below, x, -x).sigmoid()
-    small, denominator = torch.log1p(-s), counted.sum().to(compute_dtype)
-    classes = _classes(input)
-
-    def part(log_p: Tensor, weight: Tensor, one_minus_p: Tensor, target: Tensor) -> Entries:
-        log_p, one_minus_p = log_p.masked_fill(~counted, 0), one_minus_p.masked_fill(~counted, 0)
-        weight = weight.masked_fill(~counted, 0)
-        return Entries(log_p, weight, target, denominator, None, dtype, one_minus_p=one_minus_p)
-
-    positive = part(torch.where(below, x, 0) + small, q, torch.where(below, 1 - s, s), classes[0])
-    negative = part(torch.where(below, 0, -x) + small, 1 - q, torch.where(below, s, 1 - s), classes[1])
-    return positive, negative
-
-
-def _weigh(entries: Entries, factor: Tensor | None) -> Entries:
-    weight = entries.weight if factor is None else entries.weight * factor.to(entries.weight.dtype)
-    return entries._replace(weight=weight, log_p=drop_impossible(entries.log_p, weight))
+    p, n, small = torch.where(below, s, 1 - s), torch.where(below, 1 - s, s), torch.log1p(-s)
+    # 1 - Pt = q (1 - p) + (1 - q) p, a sum of positive parts: nothing cancels as Pt nears 1.
+    focal_base = q * n + rest * p if focal else None
+    shares = [q if pos_weight is None else q * pos_weight.to(compute_dtype), rest]
+    if alpha is not None:
+        alpha = alpha.to(compute_dtype) if isinstance(alpha, Tensor) else alpha
+        balance = q * alpha + rest * (1 - alpha)
+        shares = [share * balance for share in shares]
+    if weight is not None:
+        shares = [share * weight.to(compute_dtype) for share in shares]
+    logs = [torch.where(below, x, 0) + small, torch.where(below, 0, -x) + small]
+    classes, denominator = _classes(input), counted.sum().to(compute_dtype)
+    ignored = ~counted
+    logs = [drop_impossible(log.masked_fill(ignored, 0), share) for log, share in zip(logs, shares, strict=True)]
+    ones_minus_p = n.masked_fill(ignored, 0), p.masked_fill(ignored, 0)
+    return (
+        Entries(logs[0], shares[0], classes[0], denominator, None, dtype, focal_base, ones_minus_p[0]),
+        Entries(logs[1], shares[1], classes[1], denominator, None, dtype, focal_base, ones_minus_p[1]),
+    )
 
 
 def _stack(positive: Entries, negative: Entries) -> Entries:
@@ -233,7 +233,7 @@ def _stack(positive: Entries, negative: Entries) -> Entries:
 def _classes(input: Tensor) -> Tensor:
     """Return the class index of the two entries of each element."""
     if input.dim() < 2 or input.shape[1] == 1:
-        # Not torch.tensor([1, 0]): a copy from the host waits for the device.
+        # not torch.tensor([1, 0]), whose copy from the host waits for the device
         classes = torch.arange(1, -1, -1, device=input.device).view(2, *[1] * input.dim())
     else:
         classes = view_along(torch.arange(input.shape[1], device=input.device), input, 1)
