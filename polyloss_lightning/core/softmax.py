@@ -250,5 +250,5 @@ def exact_log_softmax(input: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tens
     p, confident = log_p.exp(), log_p > math.log(_CONFIDENT)
     rest = torch.where(confident, 0, p).sum(dim, keepdim=True)
     # If no class is confident, the rest is 1, and the slope of log1p at -1 would turn a factor of 0 into NaN.
-    log_p = torch.where(confident, torch.log1p(-rest.clamp_max(0.5)), log_p)
+    log_p = torch.where(confident, torch.log1p(-torch.where(rest < 0.5, rest, 0.5)), log_p)
     return log_p, torch.where(confident, rest, 1 - p)
