@@ -141,7 +141,7 @@ def value_and_slope(
         nll: negative log-likelihood :math:`-\log P_t` of each entry.
         one_minus_p: :math:`1-P_t` of each entry, with all its digits.
         p: :math:`P_t` of each entry, with all its digits; Poly-1 cross-entropy does not need it.
-        epsilon: as the other arguments, see :func:`value`.
+        epsilon: perturbation of the first coefficients; see :func:`value`.
         gamma: focusing exponent.
         num_terms: number of terms kept.
 
@@ -189,7 +189,7 @@ def terms(
     Args:
         log_p: log-probability of each entry.
         num_terms: number of terms.
-        epsilon: as the other arguments, see :func:`value`.
+        epsilon: perturbation of the first coefficients; see :func:`value`.
         gamma: focusing exponent.
         focal_base: the :math:`1-P_t` that is raised to ``gamma``.
 

@@ -25,13 +25,13 @@ def poly1_binary_cross_entropy_with_logits(
               \ell_1(P_t) = -\log P_t + \sum_j \epsilon_j (1-P_t)^j, \quad p = \sigma(x)
 
     At epsilon 0 it is :func:`torch.nn.functional.binary_cross_entropy_with_logits`, in value, gradient, shape and
-    dtype; it stays finite where a negative has a logit of ``-inf``.
+    dtype; it stays finite if a negative has a logit of ``-inf``.
 
     Args:
         input: logits of any shape. Half precision is computed in float32.
         target: probability of the positive for each element, shaped as ``input``; integers and booleans count as 0
             and 1.
-        epsilon: as the other arguments, errors and references, see :class:`Poly1BCEWithLogitsLoss`.
+        epsilon: perturbation of the first coefficients. For ranges, errors and references see :class:`Poly1BCEWithLogitsLoss`.
         weight: factor of each element, of a shape that broadcasts to ``input``.
         ignore_index: elements with this target do not count.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count, not

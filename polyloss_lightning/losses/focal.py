@@ -32,7 +32,7 @@ def poly1_focal_loss(
     Args:
         input: logits, shape ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``. Half precision is computed in float32.
         target: class indices, shape ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities shaped as ``input``.
-        epsilon: as the other arguments, errors and references, see :class:`Poly1FocalLoss`.
+        epsilon: perturbation of the first coefficients. For ranges, errors and references see :class:`Poly1FocalLoss`.
         gamma: focusing exponent.
         weight: class weights, shape ``(C)``.
         ignore_index: class index whose samples do not count.
@@ -63,8 +63,8 @@ class Poly1FocalLoss(PolyLoss):
     .. math:: \ell = w_y (1-P_t)^\gamma \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big)
 
     At gamma 0 it is :class:`~polyloss_lightning.losses.Poly1CrossEntropyLoss`, whose targets, weights and
-    denominators it shares. For classes that exclude each other; where they do not, or where most of a dense
-    input is background, take :class:`~polyloss_lightning.losses.Poly1SigmoidFocalLoss`.
+    denominators it shares. Use it for classes that exclude each other. If they do not, or if most of a dense
+    input is background, use :class:`~polyloss_lightning.losses.Poly1SigmoidFocalLoss`.
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).

@@ -41,7 +41,7 @@ def poly1_sigmoid_focal_loss(
         input: logits of any shape. Half precision is computed in float32.
         target: probability of the positive for each element, shaped as ``input`` (integers and booleans count as 0
             and 1), or class indices: see ``target_format``.
-        epsilon: as the other arguments, errors and references, see :class:`Poly1SigmoidFocalLoss`.
+        epsilon: perturbation of the first coefficients. For ranges, errors and references see :class:`Poly1SigmoidFocalLoss`.
         alpha: weight of the positives; a tensor holds one number per class.
         gamma: focusing exponent.
         weight: factor of each element, of a shape that broadcasts to ``input``.
@@ -74,8 +74,8 @@ class Poly1SigmoidFocalLoss(PolyLoss):
 
     for targets of 0 and 1; for soft ones see :func:`~polyloss_lightning.functional.poly1_sigmoid_focal_loss`. At
     epsilon 0 it is :func:`torchvision.ops.sigmoid_focal_loss`, for every alpha and gamma. The default of
-    ``reduction`` is ``"mean"``, as in torch; torchvision's is ``"none"``. For detection and for multi-label problems
-    where positives are rare.
+    ``reduction`` is ``"mean"``, as in torch; torchvision's is ``"none"``. Use it for detection and for multi-label
+    problems with few positives.
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
