@@ -31,7 +31,7 @@ def poly1_binary_cross_entropy_with_logits(
         input: logits of any shape. Half precision is computed in float32.
         target: probability of the positive for each element, shaped as ``input``; integers and booleans count as 0
             and 1.
-        epsilon: perturbation of the first coefficients. For ranges, errors and references see :class:`Poly1BCEWithLogitsLoss`.
+        epsilon: perturbation of the first coefficients. Ranges and errors: see :class:`Poly1BCEWithLogitsLoss`.
         weight: factor of each element, of a shape that broadcasts to ``input``.
         ignore_index: elements with this target do not count.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count, not

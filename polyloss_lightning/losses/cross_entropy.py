@@ -29,7 +29,7 @@ def poly1_cross_entropy(
     Args:
         input: logits, shape ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``. Half precision is computed in float32.
         target: class indices, shape ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities shaped as ``input``.
-        epsilon: perturbation of the first coefficients. For ranges, errors and references see :class:`Poly1CrossEntropyLoss`.
+        epsilon: perturbation of the first coefficients. Ranges and errors: see :class:`Poly1CrossEntropyLoss`.
         weight: class weights, shape ``(C)``.
         ignore_index: class index whose samples do not count.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the total weight of the samples that

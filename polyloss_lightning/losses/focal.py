@@ -32,7 +32,7 @@ def poly1_focal_loss(
     Args:
         input: logits, shape ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``. Half precision is computed in float32.
         target: class indices, shape ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities shaped as ``input``.
-        epsilon: perturbation of the first coefficients. For ranges, errors and references see :class:`Poly1FocalLoss`.
+        epsilon: perturbation of the first coefficients. Ranges and errors: see :class:`Poly1FocalLoss`.
         gamma: focusing exponent.
         weight: class weights, shape ``(C)``.
         ignore_index: class index whose samples do not count.

@@ -41,7 +41,7 @@ def poly1_sigmoid_focal_loss(
         input: logits of any shape. Half precision is computed in float32.
         target: probability of the positive for each element, shaped as ``input`` (integers and booleans count as 0
             and 1), or class indices: see ``target_format``.
-        epsilon: perturbation of the first coefficients. For ranges, errors and references see :class:`Poly1SigmoidFocalLoss`.
+        epsilon: perturbation of the first coefficients. Ranges and errors: see :class:`Poly1SigmoidFocalLoss`.
         alpha: weight of the positives; a tensor holds one number per class.
         gamma: focusing exponent.
         weight: factor of each element, of a shape that broadcasts to ``input``.
