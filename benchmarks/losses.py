@@ -1,6 +1,6 @@
 """What the losses cost over torch's own: time of forward and backward, memory, observers, torch.compile.
 
-    python benchmarks/losses.py                  # on the CPU, about 6 minutes on two cores
+    python benchmarks/losses.py                  # on the CPU, 6 to 8 minutes on two idle cores
     python benchmarks/losses.py --cases BCE      # only cases whose name contains this
     python benchmarks/losses.py --one-thread     # half the time
     python benchmarks/losses.py --quick          # small cases, few rounds, one setting: a check, no measurement

@@ -14,8 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 
 Loss = Callable[[Tensor], Tensor]
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 25  # of a run
-# Two threads on a busy machine can be 20 times slower: seconds after which a run ends with fewer rounds, and a sample of
-# it with fewer calls.
+# Two threads on a busy machine can be 20 times slower: seconds after which a run ends with fewer rounds, and a sample
+# of it with fewer calls.
 LIMIT, SAMPLE_LIMIT = 2.0, 0.2
 
 
