@@ -113,9 +113,8 @@ def _sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return log(sigmoid(|x|)) and sigmoid(x), both with all their digits."""
     s = x.abs().neg_().sigmoid_()
     positive = torch.gt(x, 0, out=torch.empty_like(x))
-    p = (
-        torch.rsub(positive, 1, alpha=2).mul_(s).add_(positive)
-    )  # s, or 1 - s if x > 0; `where` costs five times as much
+    # s, or 1 - s if x > 0; `where` costs five times as much
+    p = torch.rsub(positive, 1, alpha=2).mul_(s).add_(positive)
     return s.neg_().log1p_(), p
 
 
@@ -124,7 +123,11 @@ def _one_entry(x: Tensor, q: Tensor, polynomial: Polynomial, out: Tensor) -> tup
     y = torch.rsub(q, 1, alpha=2)
     x = x * y
     small, one_minus_pt = _sigmoid(x)
-    pt = one_minus_pt if polynomial.is_poly1() else torch.sigmoid(-x)  # Poly-1 does not need it
+    pt = one_minus_pt  # Poly-1 cross-entropy does not need it
+    if polynomial.num_terms is not None:  # the slope is a multiple of Pt, so it needs the digits of a small one
+        pt = torch.sigmoid(-x)
+    elif not polynomial.is_poly1():
+        pt = torch.rsub(one_minus_pt, 1)
     nll = x.relu_().sub_(small)  # -log sigmoid(-x) = max(x, 0) - log sigmoid(|x|)
     value, slope = value_and_slope(nll, one_minus_pt, pt, *polynomial)
     return value, torch.mul(slope.mul_(one_minus_pt), y, out=out), small  # dx = y (1 - Pt) A

@@ -74,7 +74,7 @@ class Softmax(NamedTuple):
         if input.shape == target.shape or not (self.label_smoothing == 0 or self._is_linear(polynomial)):
             return (4 if polynomial.is_poly1() else 8) + 2 * int(input.dtype is not dtype)
         rows = input.dim() == 2 and input.is_contiguous()  # otherwise blocks of the logits pay: they stay in the cache
-        return int(not rows) + 3 * int(input.dtype is not dtype) + int(self.label_smoothing > 0)
+        return 3 * int(not rows) + 3 * int(input.dtype is not dtype) + int(self.label_smoothing > 0)
 
     def _is_linear(self, polynomial: Polynomial) -> bool:
         """Return True if smoothed class indices need no tensor of weights."""
