@@ -36,12 +36,12 @@ def in_blocks(request, monkeypatch):
 
 
 @pytest.fixture
-def is_cut():
-    """Whether a loss was computed block by block."""
-    return _is_cut
+def takes_closed_form():
+    """Whether a loss was computed in closed form, as one autograd node."""
+    return _takes_closed_form
 
 
-def _is_cut(loss):
+def _takes_closed_form(loss):
     node = loss.grad_fn
     while node.next_functions and "ClosedForm" not in type(node).__name__:
         node = next(following for following, _ in node.next_functions if following)

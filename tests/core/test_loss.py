@@ -39,7 +39,7 @@ def correction(log_p):
 
 SOFT, INDEX = soft((6, CLASSES)), torch.tensor([0, 1, 2, 3, 3, 1])
 FOCAL = poly.Poly1SigmoidFocalLoss
-CUTTABLE = {
+CASES = {
     "probabilities": (poly.Poly1CrossEntropyLoss, {}, soft),
     "smoothing": (poly.Poly1CrossEntropyLoss, {"label_smoothing": 0.1, "weight": WEIGHT}, index),
     "both": (poly.Poly1CrossEntropyLoss, {"label_smoothing": 0.1, "weight": WEIGHT, "num_terms": 3}, soft),
@@ -50,7 +50,7 @@ CUTTABLE = {
     "sigmoid_focal_soft": (FOCAL, {"gamma": 1.5}, fractions),
     "sigmoid_focal_index": (FOCAL, {"target_format": "class_index", "alpha": WEIGHT / 3}, index),
 }
-cuttable = pytest.mark.parametrize("case", CUTTABLE.values(), ids=CUTTABLE)
+with_cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
 def value_and_gradient(function, input):
@@ -60,14 +60,14 @@ def value_and_gradient(function, input):
     return loss.detach(), torch.autograd.grad((loss * weighing).sum(), input)[0]
 
 
-@cuttable
+@with_cases
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_cut_or_whole_it_is_the_same(in_blocks, is_cut, shape, reduction, case):
+def test_in_blocks_or_whole_it_is_the_same(in_blocks, takes_closed_form, shape, reduction, case):
     make, options, target_of = case
     loss, target = make(EPSILON, reduction=reduction, **options), target_of(shape)
     input = 3 * torch.randn(shape, dtype=torch.float64)
-    assert is_cut(loss(input.requires_grad_(), target)) == (input.numel() > 1)
+    assert takes_closed_form(loss(input.requires_grad_(), target)) == (input.numel() > 1)
     for function in (lambda x: loss(x, target), lambda x: loss.base_loss(x, target)):
         expected = in_blocks(lambda function=function: value_and_gradient(function, input))
         torch.testing.assert_close(value_and_gradient(function, input), expected, equal_nan=True)
@@ -97,7 +97,7 @@ def test_at_epsilon_zero_it_is_torch(in_blocks, shape, reduction):
         torch.testing.assert_close(value_and_gradient(ours, input), value_and_gradient(torchs, input), equal_nan=True)
 
 
-@cuttable
+@with_cases
 def test_derivatives_are_those_of_finite_differences(in_blocks, case):
     make, options, target_of = case
     loss, target = make(EPSILON, **options), target_of((3, CLASSES))
@@ -106,7 +106,7 @@ def test_derivatives_are_those_of_finite_differences(in_blocks, case):
     assert gradgradcheck(lambda x: loss(x, target), input)
 
 
-@cuttable
+@with_cases
 def test_one_tensor_of_the_size_of_the_logits_waits_for_backward(in_blocks, case):
     make, options, target_of = case
     loss, target = make(EPSILON, **options), target_of((64, CLASSES))
@@ -202,11 +202,11 @@ def test_inside_an_override_backward_included(in_blocks):
         (lambda x: F.nll_loss(x, INDEX), lambda x: -x[range(6), INDEX].mean() + correction(x[range(6), INDEX]), False),
     ],
 )
-def test_replaced_losses_are_cut_too(in_blocks, is_cut, torchs, ours, cut):
+def test_replaced_losses_have_the_closed_form_too(in_blocks, takes_closed_form, torchs, ours, cut):
     input = torch.randn(6, CLASSES, dtype=torch.float64).log_softmax(1)
     with poly.override_losses(EPSILON, losses=["cross_entropy", "binary_cross_entropy_with_logits", "nll_loss"]):
         actual = value_and_gradient(torchs, input)
-        assert is_cut(torchs(input.clone().requires_grad_())) == cut
+        assert takes_closed_form(torchs(input.clone().requires_grad_())) == cut
     torch.testing.assert_close(actual, value_and_gradient(ours, input))
 
 

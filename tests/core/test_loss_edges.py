@@ -1,4 +1,4 @@
-"""What is cut into blocks, what stays whole, and what happens at the edges."""
+"""What gets the closed form, what gets the formula, and what happens at the edges."""
 
 import weakref
 
@@ -30,16 +30,16 @@ class Named(poly.Poly1CrossEntropyLoss):
     pass
 
 
-def test_a_subclass_with_entries_of_its_own_stays_whole(in_blocks, is_cut):
+def test_a_subclass_with_entries_of_its_own_gets_the_formula(in_blocks, takes_closed_form):
     input = torch.randn(6, CLASSES, requires_grad=True)
-    assert not is_cut(OfTheBatch()(input, soft((6, CLASSES)).float()))
-    assert is_cut(Named()(input, soft((6, CLASSES)).float()))
+    assert not takes_closed_form(OfTheBatch()(input, soft((6, CLASSES)).float()))
+    assert takes_closed_form(Named()(input, soft((6, CLASSES)).float()))
 
 
-def test_a_loss_with_entries_of_its_own_stays_whole(in_blocks, is_cut):
+def test_a_loss_with_entries_of_its_own_gets_the_formula(in_blocks, takes_closed_form):
     loss, input = Named(), torch.randn(6, CLASSES, requires_grad=True)
     loss.entries = OfTheBatch().entries
-    assert not is_cut(loss(input, soft((6, CLASSES)).float()))
+    assert not takes_closed_form(loss(input, soft((6, CLASSES)).float()))
 
 
 class Learned(poly.Poly1CrossEntropyLoss):
@@ -81,11 +81,11 @@ def test_weights_of_zero_on_every_target_are_as_in_torch(in_blocks, reduction):
         torch.testing.assert_close((loss, gradients[0]), (expected, gradients[1]))
 
 
-def test_a_factor_of_each_sample_leaves_the_other_axes(in_blocks, is_cut):
+def test_a_factor_of_each_sample_is_cut_with_the_logits(in_blocks, takes_closed_form):
     input, target = torch.randn(6, CLASSES, requires_grad=True), soft((6, CLASSES)).float()
     weight = torch.rand(6, 1)
     loss = poly.poly1_binary_cross_entropy_with_logits(input, target, 0.0, weight=weight)
-    assert is_cut(loss)
+    assert takes_closed_form(loss)
     torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(input, target, weight=weight))
 
 
@@ -110,7 +110,7 @@ def test_a_target_made_in_inference_mode(in_blocks):
     assert input.grad.isfinite().all()
 
 
-def test_what_else_has_a_gradient_stays_whole(in_blocks):
+def test_what_else_has_a_gradient_gets_the_formula(in_blocks):
     input, target = torch.randn(6, CLASSES, requires_grad=True), soft((6, CLASSES)).float()
     weight = torch.ones(CLASSES, requires_grad=True)
     for arguments, options, leaf in (
@@ -124,14 +124,14 @@ def test_what_else_has_a_gradient_stays_whole(in_blocks):
 
 
 @pytest.mark.parametrize("target", [torch.full((6,), -100), torch.full((6, CLASSES), -100.0)])
-def test_a_mean_of_nothing_moves_nothing(in_blocks, is_cut, target):
+def test_a_mean_of_nothing_moves_nothing(in_blocks, takes_closed_form, target):
     input = torch.randn(6, CLASSES, requires_grad=True)
     if target.dim() == 1:
         loss = poly.poly1_cross_entropy(input, target, label_smoothing=0.1)
     else:
         loss = poly.poly1_binary_cross_entropy_with_logits(input, target)
     loss.backward()
-    assert is_cut(loss)
+    assert takes_closed_form(loss)
     assert loss.isnan()
     assert not input.grad.any()
 
