@@ -202,7 +202,7 @@ def _pair(
     # derivatives of every order are right at x = 0 too.
     below = x <= 0
     s = torch.where(below, x, -x).sigmoid()
-    p, n, small = torch.where(below, s, 1 - s), torch.where(below, 1 - s, s), torch.log1p(-s)
+    p, n, log_larger = torch.where(below, s, 1 - s), torch.where(below, 1 - s, s), torch.log1p(-s)
     # 1 - Pt = q (1 - p) + (1 - q) p, a sum of positive parts: nothing cancels as Pt nears 1.
     focal_base = q * n + rest * p if focal else None
     shares = [q if pos_weight is None else q * pos_weight.to(compute_dtype), rest]
@@ -212,7 +212,7 @@ def _pair(
         shares = [share * balance for share in shares]
     if weight is not None:
         shares = [share * weight.to(compute_dtype) for share in shares]
-    logs = [torch.where(below, x, 0) + small, torch.where(below, 0, -x) + small]
+    logs = [torch.where(below, x, 0) + log_larger, torch.where(below, 0, -x) + log_larger]
     classes, denominator = _classes(input), counted.sum().to(compute_dtype)
     ignored = ~counted
     logs = [drop_impossible(log.masked_fill(ignored, 0), share) for log, share in zip(logs, shares, strict=True)]

@@ -35,12 +35,12 @@ def value_and_gradient(
 
     Args:
         input: logits.
-        target: one target per element, or one class index per sample; both were checked.
-        polynomial: epsilon, gamma and the number of terms.
+        target: one target per element, or one class index per sample.
+        polynomial: as ``dtype``, ``scale``, ``out`` and ``observed``, see ``Softmax.value_and_gradient``.
         dtype: dtype of the computation.
         scale: factor of the gradient.
-        out: receives the gradient if it has that dtype.
-        observed: its tensors receive the log-probabilities and weights of the entries.
+        out: receives the gradient.
+        observed: receives log-probabilities and weights.
         weight: factor of each element.
         ignore_index: elements with this target do not count.
         pos_weight: factor of the positives.
@@ -65,11 +65,11 @@ def value_and_gradient(
     positive = None if pos_weight is None else pos_weight.to(dtype)
     out = out if out is not None and out.dtype is dtype else torch.empty_like(x)
     if hard:
-        value, slope, small = _one_entry(x, q, polynomial, out)
+        value, slope, log_larger = _one_entry(x, q, polynomial, out)
     else:
-        value, slope, small = _two_entries(x, q, positive, polynomial, focal, read, out)
+        value, slope, log_larger = _two_entries(x, q, positive, polynomial, focal, read, out)
     if observed is not None:
-        _observe(observed, x, q, small, positive, factors, ignored, read)
+        _observe(observed, x, q, log_larger, positive, factors, ignored, read)
     if hard and positive is not None:
         factors.append((q * (positive - 1)).add_(1))
     for factor in factors:
@@ -110,7 +110,7 @@ def _are_zero_or_one(q: Tensor) -> bool:
 
 
 def _sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log(sigmoid(|x|)) and sigmoid(x), both with all their digits."""
+    """Return log(sigmoid(|x|)), that of the larger of both probabilities, and sigmoid(x), with all their digits."""
     s = x.abs().neg_().sigmoid_()
     positive = torch.gt(x, 0, out=torch.empty_like(x))
     # s, or 1 - s if x > 0; `where` costs five times as much
@@ -122,25 +122,25 @@ def _one_entry(x: Tensor, q: Tensor, polynomial: Polynomial, out: Tensor) -> tup
     """Compute the loss of targets of 0 and 1, and its derivative; also return log(sigmoid(|x|))."""
     y = torch.rsub(q, 1, alpha=2)
     x = x * y
-    small, one_minus_pt = _sigmoid(x)
+    log_larger, one_minus_pt = _sigmoid(x)
     pt = one_minus_pt  # Poly-1 cross-entropy does not need it
     if polynomial.num_terms is not None:  # the slope is a multiple of Pt, so it needs the digits of a small one
         pt = torch.sigmoid(-x)
     elif not polynomial.is_poly1():
         pt = torch.rsub(one_minus_pt, 1)
-    nll = x.relu_().sub_(small)  # -log sigmoid(-x) = max(x, 0) - log sigmoid(|x|)
+    nll = x.relu_().sub_(log_larger)  # -log sigmoid(-x) = max(x, 0) - log sigmoid(|x|)
     value, slope = value_and_slope(nll, one_minus_pt, pt, *polynomial)
-    return value, torch.mul(slope.mul_(one_minus_pt), y, out=out), small  # dx = y (1 - Pt) A
+    return value, torch.mul(slope.mul_(one_minus_pt), y, out=out), log_larger  # dx = y (1 - Pt) A
 
 
 def _two_entries(
     x: Tensor, q: Tensor, pos_weight: Tensor | None, polynomial: Polynomial, focal: bool, read: bool, out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the loss of any targets, and its derivative; also return log(sigmoid(|x|))."""
-    small, p = _sigmoid(x)
+    log_larger, p = _sigmoid(x)
     n = torch.sigmoid(-x)
     a, b = q if pos_weight is None else q * pos_weight, torch.rsub(q, 1)
-    nll_p, nll_n = (-x).relu_().sub_(small), x.relu().sub_(small)
+    nll_p, nll_n = (-x).relu_().sub_(log_larger), x.relu().sub_(log_larger)
     if not read or x.abs().max().item() == torch.inf:
         nll_p, nll_n = -drop_impossible(-nll_p, a), -drop_impossible(-nll_n, b)
     epsilon, gamma, num_terms = polynomial
@@ -154,22 +154,22 @@ def _two_entries(
         power, power_slope = power_and_slope(torch.addcmul(q * n, 1 - q, p), gamma)
         slope.mul_(power).add_(torch.rsub(q, 1, alpha=2).mul_(p).mul_(n).mul_(power_slope).mul_(value))
         value.mul_(power)
-    return value, slope, small
+    return value, slope, log_larger
 
 
 def _observe(
     observed: Entries,
     x: Tensor,
     q: Tensor,
-    small: Tensor,
+    log_larger: Tensor,
     pos_weight: Tensor | None,
     factors: list[Tensor],
     ignored: Tensor | None,
     read: bool,
 ) -> None:
     """Fill in log-probability and weight of the positive and the negative entry of each element."""
-    torch.add(small, x.clamp_max(0), out=observed.log_p[0])  # log sigmoid(x) = log sigmoid(|x|) + min(x, 0)
-    torch.sub(small, x.clamp_min(0), out=observed.log_p[1])
+    torch.add(log_larger, x.clamp_max(0), out=observed.log_p[0])  # log sigmoid(x) = log sigmoid(|x|) + min(x, 0)
+    torch.sub(log_larger, x.clamp_min(0), out=observed.log_p[1])
     shares = q if pos_weight is None else q * pos_weight, torch.rsub(q, 1)
     for log_p, weight, share in zip(observed.log_p, observed.weight, shares, strict=True):
         weight.copy_(share)
