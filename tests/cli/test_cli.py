@@ -153,3 +153,25 @@ def test_the_table_is_that_of_the_best_checkpoint(tmp_path, monkeypatch, capsys)
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     (row,) = [line for line in printed.splitlines() if "val/balanced_accuracy" in line]
     assert float(row.split("│")[2]) == pytest.approx(float(checkpoint.stem.rpartition("=")[2]), abs=1e-3)
+
+
+def test_a_module_in_the_working_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "own_network_of_the_user.py").write_text(
+        "from polyloss_lightning.models import SmallCNN\n\nclass OwnNetwork(SmallCNN):\n    pass\n"
+    )
+    text = Path(resolve_config("digits_longtail")).read_text()
+    (tmp_path / "own.yaml").write_text(
+        text.replace("polyloss_lightning.models.SmallCNN", "own_network_of_the_user.OwnNetwork")
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    main(["fit", "--config", "own.yaml", "--trainer.fast_dev_run", "true"])
+    assert "own_network_of_the_user" in sys.modules
+
+
+def test_main_leaves_the_arguments_of_the_process_as_they_were(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["notebook", "--port", "1"])
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert sys.argv == ["notebook", "--port", "1"]
+    assert "polyloss plot: draw" in " ".join(capsys.readouterr().out.split())

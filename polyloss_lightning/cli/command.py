@@ -1,0 +1,52 @@
+"""The entry point of the ``polyloss`` command."""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from polyloss_lightning.cli.lightning_cli import PolyLossCLI
+from polyloss_lightning.cli.subcommands import SUBCOMMANDS
+from polyloss_lightning.shipped_configs import resolve_config
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the ``polyloss`` command.
+
+    Args:
+        args: command line without the name of the program; None uses that of the process.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    folder = os.getcwd()
+    if folder not in sys.path:
+        # As `python -m` does, so that a config can name the classes of a module in the working folder.
+        sys.path.insert(0, folder)
+    if arguments and arguments[0] in SUBCOMMANDS:
+        SUBCOMMANDS[arguments[0]].run(arguments[1:])
+        return
+    try:
+        arguments = _with_shipped_configs(arguments)
+    except ValueError as error:
+        raise SystemExit(f"polyloss: {error}") from None
+    # Hide deprecation warnings that Lightning itself triggers.
+    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    before = sys.argv
+    # Passed through sys.argv, because LightningCLI warns about `args` if the process has arguments of its own.
+    sys.argv = [*before[:1], *arguments]
+    try:
+        PolyLossCLI()
+    finally:
+        sys.argv = before
+
+
+def _with_shipped_configs(arguments: list[str]) -> list[str]:
+    resolved = []
+    for previous, argument in zip(["", *arguments], arguments, strict=False):
+        if previous in ("-c", "--config"):
+            resolved.append(resolve_config(argument))
+        elif argument.startswith("--config="):
+            resolved.append("--config=" + resolve_config(argument.removeprefix("--config=")))
+        else:
+            resolved.append(argument)
+    return resolved
