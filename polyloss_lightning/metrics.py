@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from polyloss_lightning.core import Observation, polynomial
+from polyloss_lightning.terms import first_term_gradient, first_term_share, terms
 
 HISTOGRAM_BINS = 50
 _CLASS_COLUMNS = 5
@@ -34,7 +35,7 @@ class PolynomialTerms(Metric):
     - ``term_1`` .. ``term_N``: the first terms as they enter the loss, including epsilon; 0 if the loss drops a term.
     - ``tail``: sum of all later terms. Terms and tail add up to ``loss``.
     - ``loss``, ``base_loss``, ``correction``: the loss, the loss without epsilon and with every term, their difference.
-    - ``first_term_share``: weighted mean of :func:`~polyloss_lightning.core.polynomial.first_term_share`; NaN if a
+    - ``first_term_share``: weighted mean of :func:`~polyloss_lightning.terms.first_term_share`; NaN if a
       coefficient was negative. (For soft targets of the sigmoid focal loss, gamma is assumed to act on 1 - Pt of the
       entry.)
     - ``pt``: weighted mean of Pt.
@@ -94,13 +95,13 @@ class PolynomialTerms(Metric):
         log_p = observation.log_p.to(weight.device).masked_fill(weight == 0, 0)
         focal_base = None if observation.focal_base is None else observation.focal_base.to(weight.device)
         pt = log_p.exp()
-        share = polynomial.first_term_share(log_p, epsilon, gamma, kept)
+        share = first_term_share(log_p, epsilon, gamma, kept)
         value = polynomial.value(log_p, epsilon, gamma, kept, focal_base)
         perturbed = kept is not None or any(epsilon)
         base = polynomial.value(log_p, (0.0,), gamma, focal_base=focal_base) if perturbed else value
-        terms = polynomial.terms(log_p, min(self.num_terms, kept or self.num_terms), epsilon, gamma, focal_base)
-        dropped = terms.new_zeros(self.num_terms - len(terms), len(pt))
-        rows = torch.cat([terms, dropped, torch.stack([value, base, share, pt, torch.ones_like(pt)])])
+        first = terms(log_p, min(self.num_terms, kept or self.num_terms), epsilon, gamma, focal_base)
+        dropped = first.new_zeros(self.num_terms - len(first), len(pt))
+        rows = torch.cat([first, dropped, torch.stack([value, base, share, pt, torch.ones_like(pt)])])
 
         dtype = self.sums.dtype
         head, histogram, classes = self._split(self.sums)
@@ -111,7 +112,7 @@ class PolynomialTerms(Metric):
         bins = (pt * HISTOGRAM_BINS).nan_to_num(0).long().clamp(0, HISTOGRAM_BINS - 1)
         histogram.index_add_(0, bins, weight)
         if self.num_classes is not None:
-            gradient = polynomial.first_term_gradient(log_p, epsilon, gamma)
+            gradient = first_term_gradient(log_p, epsilon, gamma)
             columns = torch.stack([torch.ones_like(pt), pt, share, gradient], 1).to(dtype) * weight.unsqueeze(1)
             columns = torch.cat([columns, (weight != 0).to(dtype).unsqueeze(1)], 1)
             target = observation.target.to(weight.device).clamp_max(self.num_classes)

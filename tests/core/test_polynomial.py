@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-from polyloss_lightning.core.polynomial import as_epsilon, check_num_terms, coefficients, terms, value
+from polyloss_lightning.core.polynomial import as_epsilon, check_num_terms, coefficients, value
 
 GAMMAS = [0.0, 0.1, 0.5, 1.0, 2.0, 5.0]
 EPSILONS = [(0.0,), (1.0,), (-1.0,), (-0.5, 0.25, 2.0)]
@@ -47,37 +47,6 @@ def test_gradient_in_pt_is_the_series_of_the_paper(gamma, epsilon):
         for p in pt.tolist()
     ]
     torch.testing.assert_close(-slope, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("gamma", GAMMAS)
-@pytest.mark.parametrize("epsilon", EPSILONS)
-@pytest.mark.parametrize("num_terms", [3, 7])
-def test_truncated_value_is_the_sum_of_its_terms(gamma, epsilon, num_terms):
-    log_p = log_p_of(0.01, 0.3, 0.7, 0.999)
-    shown = terms(log_p, num_terms, epsilon, gamma)
-    assert shown.shape == (num_terms, 4)
-    torch.testing.assert_close(shown.sum(0), value(log_p, epsilon, gamma, num_terms), rtol=1e-12, atol=1e-15)
-
-
-@pytest.mark.parametrize("gamma", GAMMAS)
-@pytest.mark.parametrize("epsilon", EPSILONS)
-def test_terms_converge_to_the_value(gamma, epsilon):
-    log_p = log_p_of(0.3, 0.7, 0.999)
-    torch.testing.assert_close(
-        terms(log_p, 200, epsilon, gamma).sum(0), value(log_p, epsilon, gamma), rtol=1e-12, atol=1e-15
-    )
-
-
-def test_epsilon_of_minus_one_over_j_removes_term_j():
-    shown = terms(log_p_of(0.2, 0.6), 4, [-1.0, -0.5, -1 / 3])
-    assert shown[:3].abs().max() == 0
-    assert shown[3].min() > 0
-
-
-def test_terms_of_the_series_without_epsilon():
-    torch.testing.assert_close(
-        terms(log_p_of(0.5), 3, gamma=2.0).squeeze(), torch.tensor([0.5**3, 0.5**4 / 2, 0.5**5 / 3]).double()
-    )
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
@@ -127,7 +96,6 @@ def test_confident_entries_keep_full_relative_accuracy(dtype, gamma, size):
     close = {"rel": 32 * torch.finfo(dtype).eps, "abs": torch.finfo(dtype).tiny}
     expected = miss**gamma * (-log_p.item() + 1.5 * miss)
     assert value(log_p, (1.5,), gamma).item() == pytest.approx(expected, **close)
-    assert terms(log_p, 1, (1.5,), gamma).item() == pytest.approx(2.5 * miss ** (1 + gamma), **close)
 
 
 def test_coefficients_are_moved_where_there_is_an_epsilon():

@@ -5,9 +5,57 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyloss_lightning.core.polynomial import first_term_gradient, first_term_share, value
+from polyloss_lightning.core.polynomial import value
+from polyloss_lightning.terms import first_term_gradient, first_term_share, terms
 
+GAMMAS = [0.0, 0.1, 0.5, 1.0, 2.0, 5.0]
+EPSILONS = [(0.0,), (1.0,), (-1.0,), (-0.5, 0.25, 2.0)]
 PT = torch.tensor([1e-30, 1e-6, 0.01, 0.3, 0.5, 0.9, 1 - 1e-6], dtype=torch.float64)
+
+
+def log_p_of(*pt):
+    return torch.tensor(pt, dtype=torch.float64).log()
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("epsilon", EPSILONS)
+@pytest.mark.parametrize("num_terms", [3, 7])
+def test_truncated_value_is_the_sum_of_its_terms(gamma, epsilon, num_terms):
+    log_p = log_p_of(0.01, 0.3, 0.7, 0.999)
+    shown = terms(log_p, num_terms, epsilon, gamma)
+    assert shown.shape == (num_terms, 4)
+    torch.testing.assert_close(shown.sum(0), value(log_p, epsilon, gamma, num_terms), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_terms_converge_to_the_value(gamma, epsilon):
+    log_p = log_p_of(0.3, 0.7, 0.999)
+    torch.testing.assert_close(
+        terms(log_p, 200, epsilon, gamma).sum(0), value(log_p, epsilon, gamma), rtol=1e-12, atol=1e-15
+    )
+
+
+def test_epsilon_of_minus_one_over_j_removes_term_j():
+    shown = terms(log_p_of(0.2, 0.6), 4, [-1.0, -0.5, -1 / 3])
+    assert shown[:3].abs().max() == 0
+    assert shown[3].min() > 0
+
+
+def test_terms_of_the_series_without_epsilon():
+    torch.testing.assert_close(
+        terms(log_p_of(0.5), 3, gamma=2.0).squeeze(), torch.tensor([0.5**3, 0.5**4 / 2, 0.5**5 / 3]).double()
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("size", [1e-3, 1e-6, 1e-8, 1e-15, 1e-25])
+def test_terms_of_confident_entries_keep_full_relative_accuracy(dtype, gamma, size):
+    log_p = torch.tensor([-size], dtype=dtype)
+    miss = -math.expm1(log_p.item())
+    close = {"rel": 32 * torch.finfo(dtype).eps, "abs": torch.finfo(dtype).tiny}
+    assert terms(log_p, 1, (1.5,), gamma).item() == pytest.approx(2.5 * miss ** (1 + gamma), **close)
 
 
 def slope(log_p, epsilon, gamma, num_terms):
