@@ -118,3 +118,17 @@ def epsilon_label(epsilon: Sequence[float]) -> str:
     """
     numbers = ", ".join(f"{number:.3g}" for number in epsilon).replace("-", "−")
     return f"ε = {numbers}" if len(epsilon) == 1 else f"ε = ({numbers})"
+
+
+def short_name(name: str, length: int = 16) -> str:
+    """Return ``name`` on one line and with at most ``length`` characters, ending in ``…`` if it was cut.
+
+    A ``$`` would begin a formula, so it is escaped.
+
+    Example:
+        >>> short_name("red fox"), short_name("American Staffordshire terrier")
+        ('red fox', 'American Staffo…')
+    """
+    line = " ".join(name.split())
+    cut = line if len(line) <= length else line[: length - 1].rstrip() + "…"
+    return cut.replace("$", r"\$")

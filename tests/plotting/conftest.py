@@ -1,7 +1,9 @@
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from polyloss_lightning.record import ClassRecord, EpochRecord, Record
 
@@ -83,3 +85,41 @@ def make_run(num_epochs, *, epsilon=lambda t: (1.0,), stages=("train", "val"), l
 def run_record():
     """The maker of made-up records."""
     return make_run
+
+
+def visible_texts(figure):
+    """Text and box of all that is drawn as text: title, legend, axis labels and the tick labels within the view."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    texts = [figure._suptitle, *figure.legends]
+    for axes in figure.axes:
+        texts += [axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        for axis, low, high in ((axes.xaxis, axes.bbox.x0, axes.bbox.x1), (axes.yaxis, axes.bbox.y0, axes.bbox.y1)):
+            place = 0 if axis is axes.xaxis else 1
+            for label in axis.get_ticklabels():
+                at = label.get_transform().transform(label.get_position())[place]
+                if low - 0.01 <= at <= high + 0.01:  # those beyond are there, and not drawn
+                    texts.append(label)
+    boxes = [(text, text.get_window_extent(renderer)) for text in texts if text.get_visible()]
+    return [(text, box) for text, box in boxes if box.width * box.height > 0]
+
+
+def check_texts(figures):
+    for name, figure in figures.items():
+        figure.set_dpi(100)
+        assert any(axes.get_xlabel() for axes in figure.axes), name
+        assert all(axes.get_ylabel() for axes in figure.axes), name
+        found = visible_texts(figure)
+        assert len(found) > 8
+        for text, box in found:
+            assert min(box.x0, box.y0, figure.bbox.x1 - box.x1, figure.bbox.y1 - box.y1) >= -1, (name, text)
+        for (text, box), (other, other_box) in combinations(found, 2):
+            wide = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
+            high = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
+            assert min(wide, high) <= 1, (name, text, other)
+
+
+@pytest.fixture
+def texts_keep_clear():
+    """A check that axes are labelled, and that no text of the figures leaves its figure or meets another text."""
+    return check_texts
