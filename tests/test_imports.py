@@ -32,7 +32,7 @@ ALLOWED = {
     "callbacks": LOSSES | {"schedules", "metrics", "record", "interception", "plotting", "provider", "class_groups"},
     "data": {"checks", "class_groups"},
     "models": {"losses", "provider", "class_groups"},
-    "search": LOSSES | {"schedules", "metrics", "record", "plotting", "callbacks", "provider", "data", "models"},
+    "search": LOSSES | {"schedules", "plotting", "callbacks", "provider", "class_groups"},
     "results_table": set(),
     "shipped_configs": set(),
 }
@@ -43,7 +43,7 @@ ALLOWED["__main__"] = {"cli"}
 ALLOWED[ROOT] = set(ALLOWED) - {"cli", "__main__", "data", "models", "search", "results_table", "shipped_configs"}
 
 LAZY_ONLY = {("callbacks", "plotting"), ("metrics", "plotting"), (ROOT, "plotting")}
-EXTRAS = {"matplotlib", "sklearn", "optuna", "torchvision", "jsonargparse", "rich", "pandas", "scipy"}
+EXTRAS = {"matplotlib", "sklearn", "optuna", "torchvision", "jsonargparse", "rich", "pandas", "scipy", "jinja2"}
 # The extra `cli` brings these, and only the command imports these rooms.
 EXTRAS_AT_THE_TOP = {"cli": {"jsonargparse", "rich"}, "results_table": {"rich"}}
 TORCH_ONLY = LOSSES | {"functional", "interception", "provider"}

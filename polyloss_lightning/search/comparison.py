@@ -15,7 +15,9 @@ from polyloss_lightning.search.intervals import detectable_gain, level_of_look, 
 
 Result: TypeAlias = tuple[str, int, float]  # setting, seed, value; NaN for a run that failed
 Mode: TypeAlias = Literal["max", "min"]
-Verdict: TypeAlias = Literal["better", "not better than every control", "no difference", "worse", "failed", "unfinished"]
+Verdict: TypeAlias = Literal[
+    "better", "not better than every control", "no difference", "worse", "failed", "unfinished"
+]
 
 
 @dataclass(frozen=True)
@@ -164,9 +166,7 @@ def compare(
     level = level_of_look(look)
     every = list(results)
     as_table(every)  # a run that occurs twice is an error in either phase
-    picks = pick(
-        (row for row in every if row[1] in explore_seeds), baseline=baseline, controls=controls, mode=mode
-    )
+    picks = pick((row for row in every if row[1] in explore_seeds), baseline=baseline, controls=controls, mode=mode)
     confirm = as_table(row for row in every if row[1] not in explore_seeds)
     of_pick = confirm.get(picks.pick or "", {})
     failed_seeds = tuple(sorted(seed for seed, value in of_pick.items() if not math.isfinite(value)))
