@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def detectable_gain(sd: float, seeds: int, level: float = 0.05, power: float = P
     limit = float(stats.t.isf(level / 2, seeds - 1))
     # The statistic of a true gain g has a noncentral t distribution with noncentrality g * sqrt(n) / sd.
     shift = brentq(lambda nc: float(stats.nct.sf(limit, seeds - 1, nc)) - power, 0.0, 10.0 * limit)
-    return float(shift) * sd / float(seeds) ** 0.5
+    return float(shift) * sd / math.sqrt(seeds)
 
 
 def seeds_needed(sd: float, gain: float, level: float = 0.05, power: float = POWER, most: int = 1_000_000) -> int:

@@ -1,4 +1,4 @@
-"""A few cells of the simulation, with fewer experiments, and a comparison of the simulation with the library function."""
+"""A few cells of the simulation, with fewer experiments, and the simulation compared with the library function."""
 
 import numpy as np
 import pytest
