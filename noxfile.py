@@ -10,6 +10,7 @@ nox.needs_version = ">=2024.10.9"  # nox.project.dependency_groups
 nox.options.sessions = ["lint", "tests"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+ON_ALL_CORES = ["--numprocesses", "auto", "--dist", "worksteal"]
 # Some tests start several processes. One thread per process avoids using more threads than there are cores.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 
@@ -32,7 +33,7 @@ def tests(session: nox.Session) -> None:
     """Run mypy, the tests and the doctests, in one environment because torch takes several gigabytes."""
     session.install("-e", ".[all]", *group("test"))
     session.run("mypy")
-    session.run("pytest", *session.posargs, env=ENVIRONMENT)
+    session.run("pytest", *ON_ALL_CORES, *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session
@@ -42,7 +43,7 @@ def minimums(session: nox.Session) -> None:
     bounds = [*PROJECT["project"]["dependencies"], *extras, *group("test")]
     lowest = [bound.replace(">=", "==") for bound in bounds if ">=" in bound and "mypy" not in bound]
     session.install("-e", ".[all]", *lowest)
-    session.run("pytest", *session.posargs, env=ENVIRONMENT)
+    session.run("pytest", *ON_ALL_CORES, *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session

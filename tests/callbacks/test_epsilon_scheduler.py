@@ -120,7 +120,6 @@ def test_an_iterable_dataset_works_wherever_the_length_can_be_known(fit, options
         ({"max_steps": 8}, {"interval": "epoch"}, [], True),
         ({"max_epochs": 2}, {}, [GradientAccumulationScheduler({1: 2})], False),
     ],
-    ids=str,
 )
 def test_a_length_that_nobody_knows_is_asked_for(fit, options, scheduler, callbacks, iterable):
     with pytest.raises(ValueError, match=r"cannot tell how many .* this run will have.*EpsilonScheduler\(total"):
@@ -214,7 +213,6 @@ def test_its_state_is_of_primitives(fit):
         ({"end": 2.0}, ValueError, "`end`"),
         ({"loss": []}, ValueError, "`loss`.*at least one path"),
     ],
-    ids=str,
 )
 def test_bad_arguments_are_errors_at_construction(arguments, error, match):
     with pytest.raises(error, match=match):
