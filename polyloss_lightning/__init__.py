@@ -6,6 +6,7 @@ from polyloss_lightning.functional import (
     poly1_binary_cross_entropy_with_logits,
     poly1_cross_entropy,
     poly1_focal_loss,
+    poly1_linear_cross_entropy,
     poly1_sigmoid_focal_loss,
 )
 from polyloss_lightning.interception import override_losses
@@ -13,6 +14,7 @@ from polyloss_lightning.losses import (
     Poly1BCEWithLogitsLoss,
     Poly1CrossEntropyLoss,
     Poly1FocalLoss,
+    Poly1LinearCrossEntropyLoss,
     Poly1SigmoidFocalLoss,
     PolyLoss,
 )
@@ -25,6 +27,7 @@ __all__ = [
     "Poly1BCEWithLogitsLoss",
     "Poly1CrossEntropyLoss",
     "Poly1FocalLoss",
+    "Poly1LinearCrossEntropyLoss",
     "Poly1SigmoidFocalLoss",
     "PolyLoss",
     "PolyLossOverride",
@@ -34,6 +37,7 @@ __all__ = [
     "poly1_binary_cross_entropy_with_logits",
     "poly1_cross_entropy",
     "poly1_focal_loss",
+    "poly1_linear_cross_entropy",
     "poly1_sigmoid_focal_loss",
     "polynomial",
 ]

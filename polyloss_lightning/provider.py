@@ -32,7 +32,8 @@ class LossProvider:
     - a module created with a different loss keeps it, and a warning is issued.
 
     Args:
-        loss_fn: any module called as ``loss_fn(input, target)``; None uses the default.
+        loss_fn: any module, called with the arguments of :meth:`compute_loss`, usually ``loss_fn(input, target)``; None
+            uses the default.
         *args: passed on to the next class.
         **kwargs: passed on to the next class.
 
@@ -72,9 +73,9 @@ class LossProvider:
         self._loss_given = loss_fn is not None
         self.loss_fn = Poly1CrossEntropyLoss() if loss_fn is None else loss_fn
 
-    def compute_loss(self, input: Tensor, target: Tensor, **kwargs: Any) -> Tensor:
-        """Return ``self.loss_fn(input, target, **kwargs)``."""
-        loss: Tensor = self.loss_fn(input, target, **kwargs)
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return ``self.loss_fn(*args, **kwargs)``, for most losses ``self.loss_fn(input, target)``."""
+        loss: Tensor = self.loss_fn(*args, **kwargs)
         return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

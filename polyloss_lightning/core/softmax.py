@@ -84,7 +84,7 @@ class Softmax(NamedTuple):
         """Return the denominator of ``mean``, which is read off the target."""
         if input.shape == target.shape:
             return input.numel() / input.shape[min(1, input.dim() - 1)]
-        return self._samples(target, torch.float64)[2].sum().item()
+        return self.samples(target, torch.float64)[2].sum().item()
 
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "Softmax":
         """Return the link of one block of ``input``."""
@@ -112,7 +112,7 @@ class Softmax(NamedTuple):
         if probabilities:
             denominator = log_p.new_full((), input.numel() / max(input.shape[dim], 1))
         else:
-            index, ignored, weight = self._samples(target, compute_dtype)
+            index, ignored, weight = self.samples(target, compute_dtype)
             denominator = weight.sum()
             if self.label_smoothing == 0:
                 log_pt = log_p.gather(dim, index.unsqueeze(dim)).squeeze(dim).masked_fill(ignored, 0)
@@ -129,14 +129,14 @@ class Softmax(NamedTuple):
         """Return entries with the shapes of :meth:`entries`, to be filled in by :meth:`value_and_gradient`."""
         dim = min(1, input.dim() - 1)
         if input.shape != target.shape and self.label_smoothing == 0:
-            class_dim, index = None, self._samples(target, dtype)[0]
+            class_dim, index = None, self.samples(target, dtype)[0]
         else:
             classes = torch.arange(input.shape[dim], device=input.device)
             class_dim, index = dim, view_along(classes, input, dim).expand_as(input)
         log_p, weight = (input.new_empty(index.shape, dtype=dtype) for _ in range(2))
         return Entries(log_p, weight, index, log_p.new_empty(()), class_dim, dtype)
 
-    def _samples(self, target: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    def samples(self, target: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Return the class index of each sample, whether it is ignored, and its weight."""
         target = target.long()
         ignored = target == self.ignore_index
@@ -201,7 +201,7 @@ class Softmax(NamedTuple):
             if read and self.weight is None and not target.min().item() <= self.ignore_index <= target.max().item():
                 index = target.long().unsqueeze(dim)
             else:
-                index, ignored, weight = (tensor.unsqueeze(dim) for tensor in self._samples(target, dtype))
+                index, ignored, weight = (tensor.unsqueeze(dim) for tensor in self.samples(target, dtype))
         if index is not None and self.label_smoothing == 0:
             value, nll = one_class(input, p, dim, index, weight, polynomial, scale, read)
         elif index is not None and self._is_linear(polynomial):

@@ -19,6 +19,7 @@ from polyloss_lightning.core import (
     SigmoidFocal,
     Softmax,
 )
+from polyloss_lightning.core.linear_softmax import LinearSoftmax
 from polyloss_lightning.core.loss import check_reduction, loss
 from polyloss_lightning.core.observation import observe
 from polyloss_lightning.core.polynomial import as_epsilon, as_gamma, check_num_terms
@@ -165,7 +166,7 @@ class PolyLoss(nn.Module):
 
 
 def checked_loss(
-    link: Softmax | Sigmoid | SigmoidFocal,
+    link: Softmax | Sigmoid | SigmoidFocal | LinearSoftmax,
     input: Tensor,
     target: Tensor,
     epsilon: float | Sequence[float],

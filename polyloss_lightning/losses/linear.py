@@ -1,0 +1,152 @@
+"""Poly-1 cross-entropy of a linear layer, as a function and as a module, without holding all logits."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from polyloss_lightning.core import Entries, Link, Polynomial, Reduction, Softmax
+from polyloss_lightning.core.linear_softmax import linear_link
+from polyloss_lightning.core.loss import loss
+from polyloss_lightning.losses.base import checked_loss
+from polyloss_lightning.losses.cross_entropy import Poly1CrossEntropyLoss
+
+
+def poly1_linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    epsilon: float | Sequence[float] = 1.0,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+    label_smoothing: float = 0.0,
+    num_terms: int | None = None,
+) -> Tensor:
+    r"""Poly-1 cross-entropy of the logits ``linear(input, linear_weight, linear_bias)``, which are never held at once.
+
+    It is :func:`~polyloss_lightning.functional.poly1_cross_entropy` of these logits, for tens of thousands of classes,
+    where the logits are what takes the memory. What is computed when, and the limits, are in
+    :class:`Poly1LinearCrossEntropyLoss`.
+
+    Args:
+        input: features, shape ``(D)`` or ``(N, D)``.
+        linear_weight: weight of the linear layer, shape ``(C, D)``.
+        target: class indices, shape ``()`` or ``(N)``.
+        epsilon: perturbation of the first coefficients.
+        linear_bias: bias of the linear layer, shape ``(C)``.
+        weight: class weights, shape ``(C)``.
+        ignore_index: class index whose samples do not count.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        label_smoothing: share of each target spread evenly over the classes.
+        num_terms: keep only the first terms of the series.
+
+    Example:
+        >>> import torch
+        >>> input = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> linear_weight = torch.tensor([[4.0, 0.0], [2.0, 2.5], [1.0, 0.5]])
+        >>> poly1_linear_cross_entropy(input, linear_weight, torch.tensor([0, 1]), epsilon=2.0, reduction="none")
+        tensor([0.4823, 0.0736])
+    """
+    options = Softmax(weight, ignore_index, label_smoothing)
+    options.check_options()
+    link, features_or_logits = linear_link(options, input, linear_weight, target, linear_bias)
+    return checked_loss(link, features_or_logits, target, epsilon, reduction, num_terms=num_terms)
+
+
+class Poly1LinearCrossEntropyLoss(Poly1CrossEntropyLoss):
+    r"""Poly-1 cross-entropy of a linear layer, which never holds all of its logits.
+
+    .. math:: \ell = w_y \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big), \quad P = \mathrm{softmax}(W x + b)
+
+    The loss owns no parameter: it is called with the weight (and bias) of the layer,
+    ``loss(features, layer.weight, target, layer.bias)``. It stands on torch's ``linear_cross_entropy`` (torch 2.14 and
+    later), which computes the logits 256 rows at a time in the forward pass, and again in the backward pass.
+
+    - :math:`-\log P_t` has the accuracy of torch's operator: in float32, cross-entropies below 6e-8 are rounded to 0,
+      and in half precision the loss of each sample has the digits of that dtype.
+    - The full logits are computed, as by a linear layer followed by :class:`Poly1CrossEntropyLoss`, with label
+      smoothing, with probabilities as targets, under ``torch.func``, forward mode and ``torch.jit``, and before torch
+      2.14.
+    - A second derivative (``create_graph=True``) raises ``RuntimeError``. ``retain_graph=True`` works at no extra
+      memory: torch's option ``allow_retain_graph`` only concerns reductions that are not used here.
+
+    Args:
+        epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
+        weight: class weights, one non-negative number per class; they multiply every term.
+        ignore_index: class index whose samples do not count.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``, with the denominators of
+            :func:`~polyloss_lightning.functional.poly1_cross_entropy`.
+        label_smoothing: share of each target spread evenly over the classes, in [0, 1].
+        num_terms: keep only the first terms of the series; None keeps all.
+
+    Shape:
+        - input: features, ``(D)`` or ``(N, D)``.
+        - linear_weight: ``(C, D)``; linear_bias: ``(C)`` or None.
+        - target: class indices ``()`` or ``(N)``, or probabilities ``(C)`` or ``(N, C)``.
+        - output: a scalar, or for ``"none"`` the shape of the class indices.
+
+    Raises:
+        TypeError: if ``epsilon`` or ``weight`` is not numeric.
+        ValueError: if an option is out of its range, or shapes do not fit each other.
+
+    Example:
+        >>> import torch
+        >>> head = torch.nn.Linear(64, 32_000)
+        >>> loss = Poly1LinearCrossEntropyLoss(epsilon=2.0)
+        >>> loss(torch.zeros(8, 64), head.weight, torch.arange(8), head.bias).shape
+        torch.Size([])
+
+    Reference:
+        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
+    """
+
+    def entries(  # type: ignore[override]
+        self, input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Tensor | None = None
+    ) -> Entries:
+        """Return what enters the polynomial: the log-probability and the weight of each entry."""
+        link, input = linear_link(self.link(), input, linear_weight, target, linear_bias)
+        return link.entries(input, target)
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of the logits ``linear(input, linear_weight, linear_bias)`` and ``target``."""
+        polynomial = Polynomial(self._epsilon, self.gamma, self.num_terms)
+        on_entries = self._notify if self._observers else None
+        return self._loss(polynomial, on_entries, input, linear_weight, target, linear_bias)
+
+    def base_loss(  # type: ignore[override]
+        self, input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss without epsilon and with every term: torch's own. It does not move with epsilon."""
+        return self._loss(Polynomial((0.0,), self.gamma), None, input, linear_weight, target, linear_bias)
+
+    def _loss(
+        self,
+        polynomial: Polynomial,
+        on_entries: Callable[[Entries], None] | None,
+        input: Tensor,
+        linear_weight: Tensor,
+        target: Tensor,
+        linear_bias: Tensor | None,
+    ) -> Tensor:
+        link: Link
+        if type(self).entries is Poly1LinearCrossEntropyLoss.entries:
+            link, input = linear_link(self.link(), input, linear_weight, target, linear_bias)
+        else:
+            link = _OwnEntries(self, linear_weight, linear_bias)
+        return loss(link, input, target, polynomial, self.reduction, on_entries)
+
+
+class _OwnEntries(NamedTuple):
+    """The link of a subclass that overrides ``entries``."""
+
+    loss: Poly1LinearCrossEntropyLoss
+    linear_weight: Tensor
+    linear_bias: Tensor | None
+
+    def entries(self, input: Tensor, target: Tensor) -> Entries:
+        return self.loss.entries(input, self.linear_weight, target, self.linear_bias)
