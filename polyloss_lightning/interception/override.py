@@ -46,7 +46,7 @@ class LossOverride:
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:
-        """The current epsilon: a number, or a tuple for Poly-N. A new value is validated and needs no recompilation."""
+        """The current epsilon, a number or a tuple for Poly-N. A new value is validated and needs no recompilation."""
         epsilon = self._mode.epsilon
         return epsilon[0] if len(epsilon) == 1 else epsilon
 

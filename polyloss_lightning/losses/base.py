@@ -82,7 +82,7 @@ class PolyLoss(nn.Module):
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:
-        """The perturbation in force: a number, or a tuple for Poly-N. Assigning validates and does not recompile."""
+        """The current perturbation, a number or a tuple for Poly-N. Assigning validates and does not recompile."""
         return self._epsilon[0] if len(self._epsilon) == 1 else tuple(self._epsilon)
 
     @epsilon.setter
