@@ -1,7 +1,7 @@
 """The loss functions of torch that can be replaced, and the conversion of their arguments to links."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch.nn import _reduction as legacy
 from polyloss_lightning.checks import check_choice
 from polyloss_lightning.core import Entries, Link, Sigmoid, Softmax
 from polyloss_lightning.core.entries import autocast_dtype
+from polyloss_lightning.core.linear_softmax import linear_link
 
 LossName: TypeAlias = Literal[
     "cross_entropy",
@@ -47,13 +48,12 @@ class Call(NamedTuple):
     link: Link
     linear: tuple[Tensor, Tensor | None] | None = None
 
-    def logits(self) -> Tensor:
-        """Return the logits (for ``nll_loss`` the log-probabilities)."""
+    def link_and_input(self) -> tuple[Link, Tensor]:
+        """Return the link and its input: for a linear layer the features, or the logits if they are needed."""
         if self.linear is None:
-            return self.input
+            return self.link, self.input
         weight, bias = self.linear
-        logits = F.linear(self.input, weight.flatten(0, -2), None if bias is None else bias.flatten())
-        return logits.reshape(*self.input.shape[:-1], *weight.shape[:-1])
+        return linear_link(cast(Softmax, self.link), self.input, weight, self.target, bias)
 
 
 class LossFunction(NamedTuple):

@@ -115,7 +115,8 @@ class LossMode(TorchFunctionMode):
         if observing and (focal is not None or not self.replacing):
             # Compute the entries here if nothing is replaced, or if only the cross-entropy in a focal loss is replaced.
             with torch.no_grad():
-                on_entries(link.entries(call.logits(), call.target))
+                link, input = call.link_and_input() if focal is None else (link, call.input)
+                on_entries(link.entries(input, call.target))
             observing = False
         return self.loss(call, on_entries if observing else None) if self.replacing else None
 
@@ -154,7 +155,8 @@ class LossMode(TorchFunctionMode):
     def loss(self, call: Call, on_entries: Callable[[Entries], None] | None = None) -> Tensor:
         """Return the replaced loss. No function that an outer mode replaces is called, so epsilon is applied once."""
         reduction = cast(Reduction, call.reduction)
-        return loss(call.link, call.logits(), call.target, Polynomial(self.epsilon), reduction, on_entries)
+        link, input = call.link_and_input()
+        return loss(link, input, call.target, Polynomial(self.epsilon), reduction, on_entries)
 
     def _in_no_grad(self) -> bool:
         """Return whether gradients are disabled now but not in the block, as in reentrant activation checkpointing."""

@@ -122,6 +122,21 @@ def test_linear_cross_entropy_is_seen_with_the_cross_entropy_in_it(softmax_refer
 
 
 @pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="new in torch 2.14")
+def test_linear_cross_entropy_never_holds_its_logits():
+    hidden, weight = torch.randn(1024, 8, requires_grad=True), torch.randn(3000, 8, requires_grad=True)
+    target = torch.randint(3000, (1024,))
+    saved = []
+    keep = torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor
+    )
+    with keep, override_losses(epsilon=2.0):
+        loss = F.linear_cross_entropy(hidden, weight, target)
+    assert max(tensor.numel() for tensor in saved) == weight.numel()  # the logits would be 128 times larger
+    pt = (hidden @ weight.T).softmax(1).gather(1, target[:, None])
+    torch.testing.assert_close(loss, (-pt.log() + 2 * (1 - pt)).mean(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="new in torch 2.14")
 def test_linear_cross_entropy_of_several_outputs_has_torchs_shapes():
     hidden, weight = torch.randn(4, 3), torch.randn(CLASSES, 2, 3)
     target = torch.randint(CLASSES, (4, 2))
