@@ -1,6 +1,7 @@
 """All checks. ``nox`` runs the default ones, ``nox --list`` lists all, and ``nox -s NAME -- ARGS`` passes ARGS on."""
 
 import itertools
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,16 +10,24 @@ import nox
 
 nox.needs_version = ">=2024.10.9"  # nox.project.dependency_groups
 nox.options.sessions = ["lint", "tests"]
+nox.options.error_on_missing_interpreters = False  # `matrix` runs on those that are installed
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 ON_ALL_CORES = ["--numprocesses", "auto", "--dist", "worksteal"]
 # Some tests start several processes. One thread per process avoids using more threads than there are cores.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+BUILT = Path(__file__).parent / "dist"
 
 
 def group(name: str) -> list[str]:
     """Return the requirements of a dependency group in pyproject.toml."""
     return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def wheel_file() -> Path:
+    """Return the wheel that `build` left."""
+    (path,) = BUILT.glob("*.whl")
+    return path
 
 
 @nox.session
@@ -62,6 +71,15 @@ def bench(session: nox.Session) -> None:
         session.run("python", script, env=ENVIRONMENT)
 
 
+@nox.session(python=["3.10", "3.11", "3.12", "3.13", "3.14"])
+def matrix(session: nox.Session) -> None:
+    """Run the tests of the mathematics on every supported version of Python that is installed."""
+    oldest = session.python == "3.10"
+    session.install("-e", ".[all]", *group("test"), *(["torch~=2.6.0", "torchvision~=0.21.0"] if oldest else []))
+    folders = ["core", "losses", "schedules", "interception", "migration"]
+    session.run("pytest", *(session.posargs or [f"tests/{folder}" for folder in folders]), env=ENVIRONMENT)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation with warnings as errors, and look at every page in headless Chromium."""
@@ -73,15 +91,28 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build sdist and wheel, and check that the wheel contains the configs and the type marker."""
-    session.install("build")
-    folder = session.create_tmp()
-    session.run("python", "-m", "build", "--outdir", folder, ".")
-    (wheel,) = Path(folder).glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+    """Build sdist and wheel, check them, and try the wheel in an empty environment."""
+    session.install("build", "twine")
+    shutil.rmtree(BUILT, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(BUILT), ".")
+    session.run("twine", "check", "--strict", *map(str, BUILT.iterdir()))
+    with zipfile.ZipFile(wheel_file()) as archive:
         missing = {
             "polyloss_lightning/py.typed",
             "polyloss_lightning/configs/digits_longtail.yaml",
         }.difference(archive.namelist())
     if missing:
         session.error(f"the wheel lacks {sorted(missing)}")
+    session.notify("wheel")
+
+
+@nox.session(default=False)
+def wheel(session: nox.Session) -> None:
+    """Install the wheel that `build` left, without extras; import it, and ask the command for help."""
+    session.install(str(wheel_file()))
+    session.chdir(session.create_tmp())  # away from the source
+    session.run("python", "-c", "import polyloss_lightning; print(polyloss_lightning.__version__)")
+    # Without the extra, the command ends with one line that names it.
+    output = session.run("polyloss", "--help", success_codes=[1], silent=True)
+    if not re.fullmatch(r"polyloss needs \w+: pip install \"polyloss-lightning\[cli\]\"", str(output).strip()):
+        session.error(f"`polyloss --help` without its extra printed {output!r}")

@@ -21,6 +21,8 @@ from polyloss_lightning.losses import (
 from polyloss_lightning.metrics import PolynomialTerms
 from polyloss_lightning.provider import LossProvider
 
+__version__ = "0.1.0"  # the only place that contains the version; pyproject.toml reads it
+
 __all__ = [
     "EpsilonScheduler",
     "LossProvider",
@@ -41,3 +43,10 @@ __all__ = [
     "poly1_sigmoid_focal_loss",
     "polynomial",
 ]
+
+_MODULES = ["callbacks", "data", "functional", "losses", "metrics", "models", "plotting", "schedules", "search"]
+
+
+def __dir__() -> list[str]:
+    # Offered by tab completion: the public names and modules. Importing a name loads internal modules, too.
+    return sorted([*__all__, *_MODULES, "__version__"])

@@ -41,7 +41,7 @@ def test_every_line_is_json_that_any_reader_takes(tmp_path):
     header, line = [
         json.loads(line, parse_constant=refuse) for line in (tmp_path / RECORD_NAME).read_text().splitlines()
     ]
-    assert header == {"format": "polyloss_lightning.terms", "version": 1, "class_counts": None}
+    assert header == {"format": "polyloss_lightning.terms", "version": 1, "class_counts": None, "class_names": None}
     assert line["metrics"] == {"loss": None, "pt": None}
     assert line["classes"]["pt"] == [0.5, 0.25]
 
@@ -92,13 +92,11 @@ def test_a_new_run_replaces_an_old_record_when_it_first_writes(tmp_path):
     assert len(read_record(tmp_path).epochs) == 1
 
 
-def test_a_line_that_a_killed_run_left_unfinished_is_left_out(tmp_path):
+def test_a_line_that_is_being_written_is_left_out_silently(tmp_path):
     RecordWriter(tmp_path, append=False).write([epoch(0), epoch(1)])
     file = tmp_path / RECORD_NAME
     file.write_text(file.read_text()[:-40])
     assert read_record(tmp_path).epochs == [epoch(0)]
-    RecordWriter(tmp_path, append=True).write([epoch(2)])
-    assert read_record(tmp_path).epochs == [epoch(0), epoch(2)]
 
 
 def test_what_is_no_record_is_refused(tmp_path):
@@ -112,3 +110,19 @@ def test_what_is_no_record_is_refused(tmp_path):
     file.write_text('{"format": "polyloss_lightning.terms", "version": 2, "class_counts": null}\n')
     with pytest.raises(ValueError, match="has version 2"):
         read_record(tmp_path)
+
+
+def test_class_names_are_kept_by_a_resumed_run(tmp_path):
+    RecordWriter(tmp_path, append=False, class_names=("cat", "dog")).write([epoch(0)])
+    RecordWriter(tmp_path, append=True).write([epoch(1)], [3, 2])
+    record = read_record(tmp_path)
+    assert record.class_names == ["cat", "dog"]
+    assert record.class_counts == [3, 2]
+    assert len(record.epochs) == 2
+
+
+def test_a_record_without_class_names_is_continued(tmp_path):
+    old = {"format": "polyloss_lightning.terms", "version": 1, "class_counts": None}
+    (tmp_path / RECORD_NAME).write_text(json.dumps(old) + "\n")
+    RecordWriter(tmp_path, append=True, class_names=["cat", "dog"]).write([epoch(0)])
+    assert read_record(tmp_path).class_names == ["cat", "dog"]

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from polyloss_lightning.record import EpochRecord, RecordWriter, read_record
+from polyloss_lightning import files
+from polyloss_lightning.record import EpochRecord, RecordWriter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 class RunFiles:
-    """The record and figures of one run, written on rank zero only. Without a logger nothing is written."""
+    """The record and figures of one run, written on rank zero only. Without a logger nothing is written.
+
+    No failure here ends the run: file systems and loggers raise errors of any type, and all of them become warnings.
+    """
 
     def __init__(self) -> None:
         self._writer: RecordWriter | None = None
         self._opened = False
+        self._failed = False
+        self._unsent: list[Logger] = []  # the loggers that keep files and lack the newest lines of the record
 
     def open(self, trainer: pl.Trainer, others: Iterable[RunFiles] = ()) -> None:
-        """Begin the record of a new run, or continue that of a resumed one. Call this on every process.
+        """Begin the record of a new run, or continue that of a resumed one.
 
         Args:
             trainer: determines the folder of the logs.
@@ -34,72 +38,116 @@ class RunFiles:
         """
         if self._opened:
             return
-        self._opened = True
-        folder = _log_dir(trainer)
-        if folder is None or not trainer.is_global_zero:
+        self._opened, self._failed = True, False
+        if not trainer.is_global_zero or not trainer.loggers or trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._writer = None
             return
+        folder = _log_dir(trainer)
         for other in others:
-            if other._opened and other._writer is not None and other._writer.path.parent == folder:
+            if other._opened and other._writer is not None and other._writer.folder == folder:
                 self._writer = other._writer
                 return
-        if self._writer is None or self._writer.path.parent != folder:
+        if self._writer is None or self._writer.folder != folder:
             fresh = trainer.state.fn == TrainerFn.FITTING and trainer.global_step == 0
-            self._writer = RecordWriter(folder, append=not fresh)
+            names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+            self._writer = RecordWriter(folder, append=not fresh, class_names=names)
+            if trainer.loggers[0].save_dir is None:
+                name = type(trainer.loggers[0]).__name__
+                rank_zero_info(f"{name} has no folder: the record and figures of the polynomial terms go to {folder}")
 
     def close(self) -> None:
-        """End the run, so that the next one determines its own folder."""
+        """End the run, so that the next one determines its own folder, and send the record to loggers of files."""
         self._opened = False
+        unsent, self._unsent = self._unsent, []
+        if self._writer is None:
+            return
+        for logger in unsent:
+            try:
+                _log_artifact(logger, self._writer.path)
+            except Exception as error:  # noqa: PERF203 (one logger that fails must not affect the others)
+                rank_zero_warn(f"{type(logger).__name__} has no record of the polynomial terms: {_reason(error)}")
 
-    def write(self, epochs: Iterable[EpochRecord], class_counts: Sequence[float] | None) -> None:
+    def write(self, trainer: pl.Trainer, epochs: Iterable[EpochRecord], class_counts: Sequence[float] | None) -> None:
         """Add ``epochs`` to the record."""
         if self._writer is None:
             return
         try:
             self._writer.write(epochs, class_counts)
-        except OSError as error:  # a full disk must not end the training
-            rank_zero_warn(f"the record of the polynomial terms ends here: {_reason(error)}")
-            self._writer = None
+        except Exception as error:
+            if not self._failed:
+                retry = "Every later epoch tries again"
+                rank_zero_warn(f"the record of the polynomial terms was not written. {retry}. {_reason(error)}")
+            self._failed = True
+        else:
+            self._unsent = [logger for logger in trainer.loggers if _keeps_files(logger)]
 
     def draw(self, trainer: pl.Trainer) -> None:
         """Write the figures of the record as PNG files, and send them to the loggers that accept images."""
-        if self._writer is None or not self._writer.path.exists():
+        if self._writer is None:
             return
-        from polyloss_lightning.plotting import run_figures, save_figures
-
-        folder = self._writer.path.parent / "figures"
         try:
-            figures = run_figures(read_record(self._writer.path))
+            if not files.exists(self._writer.path):
+                return
+            from polyloss_lightning.plotting import run_figures, save_figures
+
+            figures = run_figures(self._writer.path)
+            folder = files.join(self._writer.folder, "figures")
             paths = save_figures(figures, folder)
-        except (ModuleNotFoundError, OSError, ValueError, RuntimeError) as error:
+        except Exception as error:
             rank_zero_warn(f"no figures of the polynomial terms: {_reason(error)}")
             return
         for logger in trainer.loggers:
+            name = type(logger).__name__
             try:
-                _send(logger, figures, paths, trainer.global_step)
-            except Exception as error:  # noqa: PERF203 (loggers raise errors of any type; one that fails must not affect the others)
-                rank_zero_warn(f"{type(logger).__name__} has no figures of the polynomial terms: {_reason(error)}")
+                if not _send(logger, figures, paths, trainer.global_step):
+                    rank_zero_info(f"{name} takes no figures: those of the polynomial terms are in {folder}")
+            except Exception as error:
+                rank_zero_warn(
+                    f"{name} has no figures of the polynomial terms, which are in {folder}: {_reason(error)}"
+                )
 
 
-def _send(logger: Logger, figures: Mapping[str, Figure], paths: Sequence[Path], step: int) -> None:
+def _send(logger: Logger, figures: Mapping[str, Figure], paths: Sequence[str], step: int) -> bool:
+    """Send the figures, and return whether the logger takes any. The classes of both namespaces of Lightning count."""
+    log_image = getattr(logger, "log_image", None)
+    add_figure = getattr(_experiment(logger), "add_figure", None)
     for (name, figure), path in zip(figures.items(), paths, strict=True):
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(f"poly/{name}", figure, step, close=False)
-        elif callable(log_image := getattr(logger, "log_image", None)):
-            log_image(key=f"poly/{name}", images=[str(path)])
+        if callable(add_figure):  # TensorBoard
+            add_figure(f"poly/{name}", figure, step, close=False)
+        elif callable(log_image):
+            with files.local_copy(path) as image:
+                log_image(key=f"poly/{name}", images=[image])
+        elif _keeps_files(logger):
+            _log_artifact(logger, path, "figures")
+        else:
+            return False
+    return True
+
+
+def _keeps_files(logger: Logger) -> bool:
+    """Return whether the logger has artifacts as MLflow has."""
+    return hasattr(logger, "run_id") and callable(getattr(_experiment(logger), "log_artifact", None))
+
+
+def _log_artifact(logger: Any, path: str, folder: str | None = None) -> None:
+    with files.local_copy(path) as file:
+        logger.experiment.log_artifact(logger.run_id, file, folder)
+
+
+def _experiment(logger: Logger) -> Any:
+    return getattr(logger, "experiment", None)
 
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _log_dir(trainer: pl.Trainer) -> Path | None:
-    folder = trainer.log_dir  # a collective: it broadcasts the folder from rank zero, so every process must call it
-    if folder is None or not trainer.loggers or trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return None
+def _log_dir(trainer: pl.Trainer) -> str:
     logger = trainer.loggers[0]
-    if isinstance(logger, TensorBoardLogger | CSVLogger):
-        return Path(folder)
-    # For other loggers log_dir is the folder of all runs, so use the folder in which Lightning saves checkpoints.
+    folder = getattr(logger, "log_dir", None)  # only loggers with a folder for each run have one
+    if folder is not None:
+        return str(folder)
+    # Otherwise the folder in which Lightning saves checkpoints.
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-    return Path(os.path.join(folder, str(logger.name), version))
+    parent = trainer.default_root_dir if logger.save_dir is None else logger.save_dir
+    return files.join(parent, str(logger.name), version)

@@ -273,7 +273,7 @@ class PolynomialTermMonitor(Callback):
             form = self._forms.get(path, (0.0, None))
             classes = class_record(vectors) if self.per_class else None
             epochs.append(EpochRecord(*where, epsilon, *form, scalars, vectors["pt_histogram"], classes))
-        self._files.write(epochs, self._class_counts)
+        self._files.write(trainer, epochs, self._class_counts)
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -47,7 +47,9 @@ def classes_figure(
         _draw_bars(axes, [factor * getattr(end, name)[index] for index in order], groups)
         if start is not None:
             _draw_marks(axes, [factor * getattr(start, name)[index] for index in order], "first epoch", "_", "--")
-        if class_counts and name == "first_term_gradient":  # its value for plain cross-entropy at any time
+        if (
+            class_counts and sum(class_counts) > 0 and name == "first_term_gradient"
+        ):  # its value for plain cross-entropy at any time
             frequency = [class_counts[index] / sum(class_counts) for index in order]
             _draw_marks(axes, frequency, "training frequency", "D", ":")
         axes.update_datalim([(0.0, 0.0), (0.0, top)])

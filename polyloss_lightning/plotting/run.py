@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
+import os
 from typing import TYPE_CHECKING
 
 from polyloss_lightning.plotting.classes import classes_figure
 from polyloss_lightning.plotting.curves import REFERENCE_EPSILON, coefficients_figure, loss_and_gradient_figure
 from polyloss_lightning.plotting.distribution import pt_histogram_figure
 from polyloss_lightning.plotting.training import share_figure, terms_figure
+from polyloss_lightning.record import EpochRecord, Record, read_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from polyloss_lightning.record import EpochRecord, Record
+
+class Figures(dict[str, "Figure"]):
+    """Figures by name. At the end of a notebook cell all of them are shown."""
+
+    def _repr_html_(self) -> str:
+        images = []
+        for name, figure in self.items():
+            data = io.BytesIO()
+            figure.savefig(data, format="png", dpi=100)
+            source = base64.b64encode(data.getvalue()).decode()
+            images.append(f'<img src="data:image/png;base64,{source}" alt="{html.escape(name)}">')
+        return "<br>".join(images)
 
 
-def run_figures(record: Record, stage: str = "train") -> dict[str, Figure]:
+def run_figures(run: Record | str | os.PathLike[str], stage: str = "train") -> Figures:
     """Draw the figures of a recorded run, one set for each of its losses.
 
     Args:
-        record: the record, as returned by :func:`polyloss_lightning.record.read_record`.
+        run: folder that contains the record ``poly_terms.jsonl``, the record itself, the URL of either, or what
+            :func:`polyloss_lightning.record.read_record` returned.
         stage: stage to draw. For a loss without an epoch of this stage, the first stage that it has is drawn. With
             ``train`` the validation values are added as thin dashed lines.
 
     Returns:
         ``loss_and_gradient``, ``coefficients``, ``terms``, ``first_term_share``, ``pt_histogram`` and, if values per
         class were recorded, ``classes``. With several losses each name is preceded by the path of the loss, as in
-        ``head.loss_fn/terms``. Empty if the record is empty.
+        ``head.loss_fn/terms``. Empty if the record is empty. In a notebook, the result at the end of a cell shows all
+        figures, and ``run_figures(run)["terms"]`` is one of them.
 
     Raises:
+        FileNotFoundError: if there is no record.
+        ValueError: if the file is not a record.
         ModuleNotFoundError: if matplotlib is missing.
     """
+    record = run if isinstance(run, Record) else read_record(run)
     losses = list(dict.fromkeys(epoch.loss for epoch in record.epochs))
-    figures = {}
+    figures = Figures()
     for loss in losses:
         several = len(losses) > 1
         for name, figure in _loss_figures(record, stage, loss, f"{loss}\n" if several else "").items():

@@ -2,11 +2,13 @@ import builtins
 import math
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from polyloss_lightning import files
 from polyloss_lightning.callbacks import PolynomialTermMonitor
 from polyloss_lightning.losses import Poly1FocalLoss
 from polyloss_lightning.record import RECORD_NAME, RecordWriter, read_record
@@ -37,11 +39,11 @@ class Pictures(Logger):
 
 @pytest.fixture
 def fit(observed, make_trainer):
-    def run(module=None, logger=None, **options):
+    def run(module=None, logger=None, data=None, **options):
         monitor = PolynomialTermMonitor(**options)
         trainer = make_trainer(callbacks=[monitor], max_epochs=2, logger=logger or False)
         module = module or observed()
-        trainer.fit(module)
+        trainer.fit(module, datamodule=data)
         return trainer, module
 
     return run
@@ -117,7 +119,7 @@ def test_without_matplotlib_a_line_names_the_extra_and_the_run_goes_on(fit, tmp_
     assert len(read_record(tmp_path / "pictures" / "run7").epochs) == 4
 
 
-@pytest.mark.parametrize("error", [OSError, ValueError, RuntimeError])
+@pytest.mark.parametrize("error", [OSError, ZeroDivisionError])
 def test_figures_that_cannot_be_drawn_end_no_run(fit, tmp_path, monkeypatch, error):
     def fails(*args, **kwargs):
         raise error("the disk is full")
@@ -134,7 +136,7 @@ def test_a_logger_that_takes_no_figures_stands_in_nobodys_way(fit, tmp_path):
             raise ConnectionError("no route")
 
     pictures = Pictures(tmp_path / "other")
-    with pytest.warns(UserWarning, match="Offline has no figures of the polynomial terms: ConnectionError: no route"):
+    with pytest.warns(UserWarning, match="Offline has no figures of .* are in .*: ConnectionError: no route"):
         fit(logger=[CSVLogger(tmp_path), Offline(tmp_path), pictures])
     assert "poly/terms" in pictures.images
 
@@ -152,7 +154,7 @@ def test_a_record_that_cannot_be_written_ends_no_run(fit, tmp_path, monkeypatch)
         raise OSError("the disk is full")
 
     monkeypatch.setattr(RecordWriter, "write", fails)
-    with pytest.warns(UserWarning, match="the record of the polynomial terms ends here: OSError: the disk is full"):
+    with pytest.warns(UserWarning, match="record of the polynomial terms was not written.*OSError: the disk is full"):
         trainer, _ = fit(logger=CSVLogger(tmp_path))
     assert "train/poly/loss" in trainer.callback_metrics
 
@@ -162,3 +164,124 @@ def test_the_record_of_a_monitor_of_validation_alone_is_new_too(fit, tmp_path):
         fit(logger=TensorBoardLogger(tmp_path, version=1), figures=False, stages=["val"])
     lines = (tmp_path / "lightning_logs" / "version_1" / RECORD_NAME).read_text().splitlines()
     assert len(lines) == 3
+
+
+def test_a_damaged_record_ends_neither_a_test_nor_a_resumed_fit(fit, make_trainer, tmp_path):
+    trainer, module = fit(logger=TensorBoardLogger(tmp_path, version=1), figures=False)
+    checkpoint = tmp_path / "last.ckpt"
+    trainer.save_checkpoint(checkpoint)
+    file = Path(trainer.log_dir, RECORD_NAME)
+    later = {"logger": TensorBoardLogger(tmp_path, version=1), "max_epochs": 3}
+    for run, kept in (
+        (lambda t: t.test(module, verbose=False), 4),
+        (lambda t: t.fit(module, ckpt_path=checkpoint, weights_only=True), 5),
+    ):
+        file.write_bytes(file.read_bytes() + b"\0" * 64)
+        with pytest.warns(UserWarning, match="is damaged") as warned:
+            run(make_trainer(callbacks=[PolynomialTermMonitor(figures=False)], **later))
+        assert sum("is damaged" in str(warning.message) for warning in warned) == 1
+        assert len(read_record(file).epochs) > kept
+    assert len(list(file.parent.glob("poly_terms.damaged-*.jsonl"))) == 2
+
+
+def test_a_disk_that_is_full_for_one_epoch_costs_no_line(fit, tmp_path, monkeypatch):
+    write, full = files.write, iter([True, True, False])
+
+    def once(path, data):
+        if next(full):
+            raise OSError("the disk is full")
+        write(path, data)
+
+    monkeypatch.setattr(files, "write", once)
+    with pytest.warns(UserWarning, match="was not written.*the disk is full") as warned:
+        trainer, _ = fit(logger=CSVLogger(tmp_path), figures=False)
+    assert sum("was not written" in str(warning.message) for warning in warned) == 1
+    assert len(read_record(trainer.log_dir).epochs) == 4
+
+
+def datamodule(loader):
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self):
+            return loader
+
+        val_dataloader = train_dataloader
+
+    return Data()
+
+
+def test_figures_of_classes_without_samples_end_no_fit(fit, observed, tmp_path):
+    data = datamodule(observed().loader)
+    data.class_counts = (0, 0, 0)
+    trainer, _ = fit(data=data, logger=CSVLogger(tmp_path), per_class=True)
+    assert Path(trainer.log_dir, "figures", "classes.png").exists()
+
+
+def test_the_record_contains_the_class_names_of_the_datamodule(fit, observed, tmp_path):
+    data = datamodule(observed().loader)
+    data.class_names = ("cat", "dog", "fox")
+    trainer, _ = fit(data=data, logger=CSVLogger(tmp_path), figures=False)
+    assert read_record(trainer.log_dir).class_names == ["cat", "dog", "fox"]
+
+
+def test_record_and_figures_of_a_run_at_a_url_go_there(fit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = "memory://test_term_monitor_files"
+    pictures = Pictures(url)
+    sizes = {}
+    pictures.log_image = lambda key, images: sizes.update({key: Path(images[0]).stat().st_size})
+    fit(logger=pictures)
+    assert len(read_record(f"{url}/pictures/run7").epochs) == 4
+    assert files.read(f"{url}/pictures/run7/figures/terms.png").startswith(b"\x89PNG")
+    assert len(sizes) == 5
+    assert min(sizes.values()) > 1000
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_logger_without_a_folder_and_images_names_the_place_of_record_and_figures(fit, tmp_path, caplog):
+    class Metrics(Pictures):
+        log_image = save_dir = None
+
+    fit(logger=Metrics(None))
+    folder = tmp_path / "pictures" / "run7"
+    assert len(read_record(folder).epochs) == 4
+    assert (folder / "figures" / "terms.png").exists()
+    said = [message for message in caplog.messages if "polynomial terms" in message]
+    assert said == [
+        f"Metrics has no folder: the record and figures of the polynomial terms go to {folder}",
+        f"Metrics takes no figures: those of the polynomial terms are in {folder}/figures",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own packages
+def test_mlflow_gets_record_and_figures_as_artifacts(fit, make_trainer, tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason="MLflow is not installed")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    artifacts = tmp_path / "artifacts"
+    logger = MLFlowLogger(tracking_uri=store, artifact_location=artifacts.as_uri())
+    trainer, module = fit(logger=logger)
+    (kept,) = artifacts.glob("*/artifacts")
+    assert {path.name for path in (kept / "figures").iterdir()} >= {"terms.png", "pt_histogram.png"}
+    assert len(read_record(kept).epochs) == 4
+    trainer.test(module, verbose=False)
+    assert len(read_record(kept).epochs) == 5
+    assert len(read_record(tmp_path / logger.experiment_id / logger.run_id).epochs) == 5
+
+
+def test_the_loggers_of_the_other_namespace_count_too(observed, tmp_path):
+    other = pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
+
+    class Module(other.LightningModule):
+        training_step, step = observed.training_step, observed.step
+        configure_optimizers, train_dataloader = observed.configure_optimizers, observed.train_dataloader
+
+    module = Module()
+    module.__dict__.update(observed().__dict__)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    logger = other.loggers.TensorBoardLogger(tmp_path)
+    trainer = other.Trainer(
+        accelerator="cpu", max_epochs=1, logger=logger, callbacks=[PolynomialTermMonitor()], **quiet
+    )
+    trainer.fit(module)
+    assert len(read_record(tmp_path / "lightning_logs" / "version_0").epochs) == 1
+    assert len(EventAccumulator(trainer.log_dir).Reload().Tags()["images"]) == 5

@@ -1,8 +1,11 @@
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from polyloss_lightning import files
 from polyloss_lightning.plotting import commands, curve_figures, run_figures, save_figures, save_run_figures
 from polyloss_lightning.record import RecordWriter, read_record
 
@@ -18,22 +21,22 @@ def log_dir(tmp_path, run_record):
 
 def test_figures_are_png_files_of_their_names(tmp_path):
     paths = save_figures(curve_figures(), tmp_path / "new" / "folder")
-    assert [path.name for path in paths] == ["loss_and_gradient.png", "coefficients.png"]
-    assert all(path.read_bytes().startswith(PNG) for path in paths)
+    assert paths == [str(tmp_path / "new" / "folder" / name) for name in ("loss_and_gradient.png", "coefficients.png")]
+    assert all(files.read(path).startswith(PNG) for path in paths)
 
 
 def test_the_path_of_a_loss_stays_one_file_name(tmp_path):
     (figure, _) = curve_figures().values()
     (path,) = save_figures({"model.head/rpn.py:12 loss/terms": figure}, tmp_path)
-    assert path == tmp_path / "model.head-rpn.py-12-loss-terms.png"
+    assert path == str(tmp_path / "model.head-rpn.py-12-loss-terms.png")
 
 
 def test_a_run_is_drawn_from_its_folder_or_its_file(log_dir, tmp_path):
     from_folder = save_run_figures(log_dir)
-    assert {path.parent for path in from_folder} == {log_dir / "figures"}
+    assert {os.path.dirname(path) for path in from_folder} == {str(log_dir / "figures")}
     assert len(from_folder) == 5
     from_file = save_run_figures(str(log_dir / "poly_terms.jsonl"), str(tmp_path / "elsewhere"))
-    assert from_file == [tmp_path / "elsewhere" / path.name for path in from_folder]
+    assert from_file == [str(tmp_path / "elsewhere" / os.path.basename(path)) for path in from_folder]
 
 
 def test_what_was_written_as_null_is_a_gap_in_the_figure(log_dir):
@@ -71,3 +74,24 @@ def test_commands_say_in_one_line_why_nothing_was_drawn(tmp_path):
         commands.curves(gamma=-1.0)
     with pytest.raises(SystemExit, match="polyloss plot curves: "):
         commands.curves(out_dir=str(tmp_path / "poly_terms.jsonl"))
+
+
+@pytest.mark.parametrize("source", [str, Path, read_record])
+def test_a_run_is_drawn_in_one_call(log_dir, source):
+    figures = run_figures(source(log_dir))
+    assert len(figures) == 5
+    assert "terms" in figures
+
+
+def test_a_notebook_shows_every_figure(log_dir):
+    shown = run_figures(log_dir)._repr_html_()
+    assert shown.count('<img src="data:image/png;base64,iVBORw0KGgo') == 5
+    assert 'alt="terms"' in shown
+
+
+def test_a_run_at_a_url_is_drawn_there(run_record):
+    url = "memory://test_save/run"
+    record = run_record(2)
+    RecordWriter(url, append=False).write(record.epochs)
+    assert save_run_figures(f"{url}/poly_terms.jsonl")[0] == f"{url}/figures/loss_and_gradient.png"
+    assert files.read(f"{url}/figures/terms.png").startswith(PNG)

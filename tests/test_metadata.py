@@ -1,0 +1,55 @@
+"""The files around the code agree with each other: version, sessions, supported versions of Python."""
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+
+import polyloss_lightning
+
+ROOT = Path(__file__).parents[1]
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "checks.yml").read_text(encoding="utf-8"))
+
+
+def text(path):
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_the_version_has_one_source():
+    assert metadata.version("polyloss-lightning") == polyloss_lightning.__version__
+    assert yaml.safe_load(text("CITATION.cff"))["version"] == polyloss_lightning.__version__
+    assert polyloss_lightning.__version__ in text("CHANGELOG.md")
+
+
+@pytest.mark.parametrize("path", [".github/workflows/checks.yml", "CONTRIBUTING.md"])
+def test_every_session_that_is_mentioned_exists(path):
+    sessions = re.findall(r"^def (\w+)\(session", text("noxfile.py"), re.MULTILINE)
+    mentioned = re.findall(r"nox -s (\w+)", text(path))
+    assert mentioned
+    assert set(mentioned) <= set(sessions)
+
+
+def test_supported_versions_of_python_agree():
+    (lowest,) = re.findall(r'requires-python = ">=([\d.]+)"', text("pyproject.toml"))
+    classifiers = re.findall(r"Programming Language :: Python :: (3\.\d+)", text("pyproject.toml"))
+    workflow = WORKFLOW["jobs"]["tests"]["strategy"]["matrix"]["python"]
+    assert classifiers[0] == workflow[0] == lowest
+    assert set(classifiers) <= set(workflow)
+    assert str(workflow).replace("'", '"') in text("noxfile.py")
+    assert f"Python {lowest} or newer" in text("README.md")
+
+
+def test_commit_hooks_run_the_tools_of_the_environment():
+    hooks = [hook for repo in yaml.safe_load(text(".pre-commit-config.yaml"))["repos"] for hook in repo["hooks"]]
+    assert {hook["entry"].split()[0] for hook in hooks} == {"ruff", "mypy"}
+    assert all(hook["language"] == "system" for hook in hooks)
+
+
+def test_tab_completion_offers_public_names_only():
+    modules = {name for name in dir(polyloss_lightning) if name not in polyloss_lightning.__all__}
+    assert modules >= {"callbacks", "losses", "schedules", "__version__"}
+    assert not modules & {"checks", "core", "interception", "provider", "record", "cli"}
+    for name in modules - {"__version__"}:
+        assert (ROOT / "polyloss_lightning" / name).is_dir() or (ROOT / "polyloss_lightning" / f"{name}.py").is_file()
