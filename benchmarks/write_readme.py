@@ -14,7 +14,7 @@ README = HERE / "README.md"
 
 
 def as_markdown(output: str) -> str:
-    """Return the output as part of a document: headings two levels lower, and anything but tables as a block of code."""
+    """Return the output as part of the page: headings of level 4, and a block of code if it has no table."""
     output = output.strip()
     if not re.search(r"^\|[-| ]+\|$", output, re.MULTILINE):
         return f"```text\n{output}\n```"
