@@ -33,7 +33,7 @@ ALLOWED = {
     "callbacks": LOSSES
     | {"schedules", "metrics", "files", "record", "interception", "plotting", "provider", "class_groups"},
     "data": {"checks", "class_groups"},
-    "models": {"losses", "provider", "class_groups"},
+    "models": {"checks", "losses", "provider"},
     "search": LOSSES | {"schedules", "plotting", "callbacks", "provider", "class_groups"},
     "results_table": set(),
     "shipped_configs": set(),

@@ -13,6 +13,7 @@ from rich.console import Console
 # Imported so that configs can use the short names of their classes.
 from polyloss_lightning import callbacks, data, losses, models, schedules  # noqa: F401
 from polyloss_lightning.cli.best_validation import BestValidation
+from polyloss_lightning.cli.data_links import LinkedInstantiator, check_links, link_data
 from polyloss_lightning.cli.parser import OneLineParser
 from polyloss_lightning.cli.subcommands import SUBCOMMANDS
 from polyloss_lightning.results_table import only_classes, results_table
@@ -53,6 +54,8 @@ class PolyLossCLI(LightningCLI):
             help="Number of CPU threads of torch; null keeps the default. For a small network, 1 is as fast, and "
             "on a busy machine many times faster.",
         )
+        if self.subclass_mode_model and self.subclass_mode_data:
+            link_data(parser)
 
     def before_instantiate_classes(self) -> None:
         """Set the number of threads before the first computation."""
@@ -64,12 +67,18 @@ class PolyLossCLI(LightningCLI):
         """Build model, data and trainer, and report arguments that our constructors reject as command-line errors."""
         try:
             super().instantiate_classes()
+            check_links(self._get(self.config, "model"), self.datamodule)
         except (TypeError, ValueError) as error:
             raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
             # jsonargparse raises its own error if a nested argument is wrong.
             if not raised_in.is_relative_to(_PACKAGE) and "jsonargparse" not in raised_in.parts:
                 raise
             self._parser(self.subcommand).error(str(error))
+
+    def _add_instantiators(self) -> None:
+        super()._add_instantiators()
+        instantiator = LinkedInstantiator(cli=self, key="model")
+        self.parser.add_instantiator(instantiator, self._model_class, subclasses=self.subclass_mode_model)
 
     def before_validate(self) -> None:
         """Turn off Lightning's table, because :meth:`after_validate` prints one."""

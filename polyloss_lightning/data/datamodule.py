@@ -1,4 +1,4 @@
-"""A data module that makes the training part of any classification data set long-tailed."""
+"""A data module for any classification data set, whose training part can be made long-tailed."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, TensorDataset
 
+from polyloss_lightning.checks import check_integer
 from polyloss_lightning.data.long_tail import check_imbalance, long_tail_indices
 
 if TYPE_CHECKING:
@@ -19,9 +21,10 @@ else:
 
 
 class LongTailDataModule(LightningDataModule):
-    """Any classification data set with a long-tailed training part. Validation and test part are not changed.
+    """Any classification data set, with a long-tailed training part if ``imbalance`` is set.
 
-    ``seed`` alone determines which classes are rare and which samples are kept (see
+    Validation and test part are never changed. If training samples are dropped, one line reports how many of each
+    class are kept. ``seed`` alone determines which classes are rare and which samples are kept (see
     :func:`~polyloss_lightning.data.long_tail_indices`). The order of the samples depends only on ``seed`` and the
     epoch, so a run that resumes after an epoch uses the same batches as an uninterrupted run.
 
@@ -31,7 +34,8 @@ class LongTailDataModule(LightningDataModule):
         val: validation part.
         test: test part.
         predict: part to predict on; None uses the test part.
-        imbalance: ratio of the most frequent to the rarest training class, at least 1 (balanced).
+        imbalance: ratio of the most frequent to the rarest training class, at least 1 (balanced, so that every class
+            keeps as many samples as the rarest one has). None keeps all training samples.
         seed: seed of the choice of samples and of their order.
         batch_size: number of samples per batch.
         num_workers: number of processes that load data; 0 loads in the main process.
@@ -58,15 +62,15 @@ class LongTailDataModule(LightningDataModule):
         test: AnyDataset,
         predict: AnyDataset | None = None,
         *,
-        imbalance: float = 1.0,
+        imbalance: float | None = None,
         seed: int = 0,
         batch_size: int = 64,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        check_imbalance(imbalance)
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+        if imbalance is not None:
+            check_imbalance(imbalance)
+        check_integer("batch_size", batch_size, "an integer of at least 1", at_least=1)
         # Not logged, because Lightning raises an error if a module has a different `seed` or `batch_size`.
         self.save_hyperparameters(ignore=["train", "val", "test", "predict"], logger=False)
         self.train, self.val, self.test = train, val, test
@@ -78,14 +82,35 @@ class LongTailDataModule(LightningDataModule):
 
     @cached_property
     def train_subset(self) -> Subset[Any]:
-        """The long-tailed training part."""
-        return Subset(self.train, long_tail_indices(self._train_targets, self.imbalance, self.seed))
+        """The samples of the training part that are used."""
+        targets = self._train_targets
+        if self.imbalance is None:
+            return Subset(self.train, range(len(targets)))
+        kept = long_tail_indices(targets, self.imbalance, self.seed)
+        if len(kept) < len(targets):
+            before, after = torch.bincount(targets).tolist(), torch.bincount(targets[torch.tensor(kept)]).tolist()
+            rank_zero_info(
+                f"imbalance {self.imbalance:g} keeps {len(kept)} of {len(targets)} training samples: "
+                + _by_class(self.class_names, before, after)
+            )
+        return Subset(self.train, kept)
 
     @cached_property
     def class_counts(self) -> list[int]:
         """Number of training samples of each class, in the order of the class indices."""
-        kept = self._train_targets[torch.tensor(self.train_subset.indices)]
-        return torch.bincount(kept).tolist()
+        kept = self._train_targets[torch.as_tensor(self.train_subset.indices)]
+        return torch.bincount(kept, minlength=len(self.class_names)).tolist()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Name of each class: the attribute ``classes`` of the training data set, else the class indices."""
+        names = _stored_classes(self.train)
+        return [str(k) for k in range(int(self._train_targets.max()) + 1)] if names is None else names
 
     @cached_property
     def _train_targets(self) -> Tensor:
@@ -144,6 +169,18 @@ def class_indices(dataset: AnyDataset) -> Tensor:
         targets = torch.tensor([int(samples[index][-1]) for index in range(len(samples))])
     # Some data sets store the class indices as a column, [n, 1].
     return targets.squeeze(1) if targets.dim() == 2 else targets
+
+
+def _by_class(names: Sequence[str], before: Sequence[int], after: Sequence[int], most: int = 20) -> str:
+    parts = [f"{name}: {kept} of {all_}" for name, all_, kept in zip(names, before, after, strict=True)]
+    return ", ".join(parts[:most]) + (f", and {len(parts) - most} more classes" if len(parts) > most else "")
+
+
+def _stored_classes(dataset: AnyDataset) -> list[str] | None:
+    if isinstance(dataset, Subset):
+        return _stored_classes(dataset.dataset)
+    names: Sequence[object] | None = getattr(dataset, "classes", None)
+    return None if names is None else [str(name) for name in names]
 
 
 def _stored_targets(dataset: AnyDataset) -> Tensor | None:

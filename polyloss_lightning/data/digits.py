@@ -18,7 +18,8 @@ class DigitsDataModule(LongTailDataModule):
     long-tailed from the remaining samples. ``seed`` determines the parts and which classes are rare.
 
     Args:
-        imbalance: ratio of the most frequent to the rarest training class, at least 1 (balanced).
+        imbalance: ratio of the most frequent to the rarest training class, at least 1 (balanced). None keeps all
+            training samples.
         seed: seed of the split, of the choice of samples and of their order.
         batch_size: number of samples per batch.
         val_per_class: number of validation samples of each class.
@@ -35,9 +36,11 @@ class DigitsDataModule(LongTailDataModule):
         (102, 2, 360, 360)
     """
 
+    in_channels = 1
+
     def __init__(
         self,
-        imbalance: float = 50.0,
+        imbalance: float | None = 50.0,
         seed: int = 0,
         batch_size: int = 64,
         val_per_class: int = 36,

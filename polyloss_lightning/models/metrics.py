@@ -1,57 +1,69 @@
-"""Classification metrics that are exact over a whole part of the data."""
+"""The metrics that an image classifier computes for each task."""
 
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassF1Score, MulticlassRecall
+from typing import Literal, TypeAlias
+
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import (
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassRecall,
+    MultilabelAveragePrecision,
+    MultilabelF1Score,
+    MultilabelRecall,
+)
+
+Task: TypeAlias = Literal["multiclass", "multilabel"]
+
+# A confusion matrix of 1,000 classes takes 8 MB on the device.
+_MOST_CLASSES_OF_A_CONFUSION_MATRIX = 1000
 
 
-class ClassificationMetrics(nn.Module):
-    """Balanced accuracy, macro F1, plain cross-entropy, mean Pt and the recall of each class, over many batches.
+class BalancedAccuracy(MulticlassRecall):
+    """The mean recall of the classes that occur, as :func:`sklearn.metrics.balanced_accuracy_score`.
 
-    Every value is exact over all samples and all processes, no matter how the samples are split into batches.
-    :meth:`update` does not synchronize with the device.
+    (torchmetrics' macro recall counts a class that is predicted but does not occur as 0.)
 
     Args:
         num_classes: number of classes.
 
     Example:
         >>> import torch
-        >>> metrics = ClassificationMetrics(num_classes=3)
-        >>> metrics.update(torch.eye(3)[[0, 0, 1]] * 9, torch.tensor([0, 1, 1]))
-        >>> {name: round(float(value), 3) for name, value in metrics.compute().items()}
-        {'balanced_accuracy': 0.75, 'macro_f1': 0.667, 'cross_entropy': 3.0, 'pt': 0.667,
-         'recall_class/0': 1.0, 'recall_class/1': 0.5, 'recall_class/2': nan}
+        >>> BalancedAccuracy(num_classes=3)(torch.tensor([0, 2, 1, 1]), torch.tensor([0, 0, 1, 1]))
+        tensor(0.7500)
     """
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        # Validating the arguments and searching for NaN would synchronize with the device in every batch.
-        self.recall = MulticlassRecall(num_classes, average=None, zero_division=float("nan"), validate_args=False)
-        self.macro_f1 = MulticlassF1Score(num_classes, average="macro", validate_args=False)
-        self.cross_entropy = MeanMetric(nan_strategy="disable")
-        self.pt = MeanMetric(nan_strategy="disable")
+        super().__init__(num_classes, average=None, zero_division=float("nan"), validate_args=False)
 
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        """Add a batch: logits ``(N, C)`` and class indices ``(N)``."""
-        cross_entropy = F.cross_entropy(logits.float(), target, reduction="none")
-        self.recall.update(logits, target)
-        self.macro_f1.update(logits, target)
-        self.cross_entropy.update(cross_entropy)
-        self.pt.update(cross_entropy.neg().exp())
+    def compute(self) -> Tensor:
+        """Return the mean."""
+        recall: Tensor = super().compute()
+        return recall.nanmean()
 
-    def compute(self) -> dict[str, Tensor]:
-        """Return the metrics as scalars by name. A class without samples has recall NaN and is excluded from means."""
-        recall: Tensor = self.recall.compute()
+
+def default_metrics(task: Task, num_classes: int) -> dict[str, Metric]:
+    """Return the metrics of ``task`` by name. They are updated with probabilities and targets.
+
+    A metric that returns one value per class is logged as ``{name}_class/{k}``.
+
+    Example:
+        >>> list(default_metrics("multiclass", 3)), list(default_metrics("multilabel", 3))
+        (['balanced_accuracy', 'macro_f1', 'recall', 'confusion_matrix'],
+         ['mean_average_precision', 'macro_f1', 'recall'])
+    """
+    # Validating the arguments would synchronize with the device in every batch; the classifier checks the first batch.
+    if task == "multilabel":
         return {
-            "balanced_accuracy": recall.nanmean(),
-            "macro_f1": self.macro_f1.compute(),
-            "cross_entropy": self.cross_entropy.compute(),
-            "pt": self.pt.compute(),
-            **{f"recall_class/{k}": value for k, value in enumerate(recall)},
+            "mean_average_precision": MultilabelAveragePrecision(num_classes, validate_args=False),
+            "macro_f1": MultilabelF1Score(num_classes, validate_args=False),
+            "recall": MultilabelRecall(num_classes, average=None, zero_division=float("nan"), validate_args=False),
         }
-
-    def reset(self) -> None:
-        """Reset all metrics."""
-        for metric in (self.recall, self.macro_f1, self.cross_entropy, self.pt):
-            metric.reset()
+    metrics: dict[str, Metric] = {
+        "balanced_accuracy": BalancedAccuracy(num_classes),
+        "macro_f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
+        "recall": MulticlassRecall(num_classes, average=None, zero_division=float("nan"), validate_args=False),
+    }
+    if num_classes <= _MOST_CLASSES_OF_A_CONFUSION_MATRIX:
+        metrics["confusion_matrix"] = MulticlassConfusionMatrix(num_classes, validate_args=False)
+    return metrics

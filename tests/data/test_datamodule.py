@@ -146,3 +146,38 @@ def test_counts_are_visible_as_an_attribute_only_where_they_exist():
     # What a monitor does with whatever datamodule it meets.
     assert getattr(SimpleNamespace(), "class_counts", None) is None
     assert sum(getattr(datamodule(), "class_counts", None)) == 28
+
+
+def messages(caplog):
+    return [record.getMessage() for record in caplog.records if "training samples" in record.getMessage()]
+
+
+def test_by_default_every_training_sample_is_kept(caplog):
+    targets = torch.tensor([0] * 12 + [1] * 4 + [2])
+    data = LongTailDataModule(TensorDataset(torch.zeros(17, 1), targets), Samples(), Samples())
+    assert data.class_counts == [12, 4, 1]
+    assert data.num_classes == 3
+    assert data.class_names == ["0", "1", "2"]
+    assert not messages(caplog)
+
+
+def test_one_line_reports_how_many_samples_of_each_class_are_kept(caplog):
+    dataset = Samples(targets=[0] * 12 + [1] * 4 + [2], classes=["cat", "dog", "owl"])
+    with caplog.at_level("INFO"):
+        data = LongTailDataModule(dataset, Samples(), Samples(), imbalance=1.0)
+        assert data.class_counts == [1, 1, 1]
+    (message,) = messages(caplog)
+    assert message == "imbalance 1 keeps 3 of 17 training samples: cat: 1 of 12, dog: 1 of 4, owl: 1 of 1"
+    assert data.class_names == ["cat", "dog", "owl"]
+
+
+def test_an_imbalance_that_drops_nothing_reports_nothing(caplog):
+    with caplog.at_level("INFO"):
+        assert datamodule(imbalance=1.0).class_counts == [20, 20, 20]
+    assert not messages(caplog)
+
+
+def test_a_class_that_occurs_in_no_training_sample_is_counted_as_zero():
+    dataset = Samples(targets=[0, 0, 1], classes=["cat", "dog", "owl"])
+    data = LongTailDataModule(dataset, dataset, dataset)
+    assert data.class_counts == [2, 1, 0]

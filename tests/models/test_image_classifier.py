@@ -142,7 +142,7 @@ def test_a_checkpoint_is_made_of_weights_and_primitives(tmp_path):
     run.fit(model, LOADER, LOADER)
     run.save_checkpoint(tmp_path / "model.ckpt")
     checkpoint = torch.load(tmp_path / "model.ckpt", weights_only=True)
-    assert checkpoint["hyper_parameters"] == {"num_classes": 3}
+    assert checkpoint["hyper_parameters"] == {"num_classes": 3, "task": "multiclass"}
     assert set(checkpoint["state_dict"]) == {f"network.{name}" for name in network().state_dict()}
     again = ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt", network=network(), weights_only=True)
     assert again.loss_fn.epsilon == -0.5
@@ -161,8 +161,16 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("num_classes", [1, 0, -3])
 def test_too_few_classes_are_named(num_classes):
-    with pytest.raises(ValueError, match=f"`num_classes` must be at least 2, got {num_classes}"):
+    with pytest.raises(ValueError, match=f"`num_classes` must be an integer of at least 2, got {num_classes}"):
         ImageClassifier(torch.nn.Identity(), num_classes)
+
+
+def test_a_checkpoint_of_a_model_built_in_python_names_what_is_missing(tmp_path):
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(classifier(), LOADER, LOADER)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    with pytest.raises(TypeError, match=r"load_from_checkpoint\(..., network=...\)"):
+        ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
 
 
 def test_metrics_of_half_precision_are_computed_in_full(tmp_path):

@@ -1,0 +1,71 @@
+"""Passing the number of classes and channels of the data on to the model and its network."""
+
+import inspect
+import pydoc
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
+
+# Attribute of the data module, path of the arguments that get its value.
+_LINKS = (
+    ("num_classes", ("num_classes",)),
+    ("num_classes", ("network", "num_classes")),
+    ("in_channels", ("network", "in_channels")),
+)
+
+
+def link_data(parser: LightningArgumentParser) -> None:
+    """Take the arguments of the model and of its network from the data module, if both sides have them."""
+    for attribute, path in _LINKS:
+        target = ".init_args.".join(("model", *path))
+        parser.link_arguments(f"data.{attribute}", target, apply_on="instantiate")
+
+
+class LinkedInstantiator(_InstantiatorFn):
+    """Builds the model with the hyperparameters of its config, among them the values taken from the data.
+
+    Lightning adds the value of every link to the hyperparameters, even if the class has no such argument. Then the
+    model does not start, or cannot be loaded from its checkpoint.
+    """
+
+    def __call__(self, class_type: type[Any], *args: Any, applied_instantiation_links: Any, **kwargs: Any) -> Any:
+        """Return an instance of ``class_type``."""
+        config = self.cli._get(self.cli.config, self.key)
+        links = {
+            target: value
+            for target, value in applied_instantiation_links.items()
+            if target.removeprefix(f"{self.key}.") in config
+        }
+        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+
+
+def check_links(model: Namespace | None, datamodule: Any) -> None:
+    """Compare the arguments of the model in the config with the data.
+
+    Raises:
+        ValueError: if an argument was given and differs, with both numbers.
+    """
+    for attribute, path in _LINKS:
+        class_path, value = _configured(model, path)
+        actual = getattr(datamodule, attribute, None)
+        if class_path is None or value is None or actual is None or value == actual:
+            continue
+        default = inspect.signature(pydoc.locate(class_path)).parameters.get(path[-1])  # type: ignore[arg-type]
+        if default is None or value != default.default:
+            raise ValueError(
+                f"`{'.'.join(('model', *path))}` is {value}, but {type(datamodule).__name__} has "
+                f"{attribute}={actual}: leave the argument out, and it is taken from the data"
+            )
+
+
+def _configured(model: Namespace | None, path: tuple[str, ...]) -> tuple[str | None, Any]:
+    """Return the class path and the value of an argument in the config of the model, None if it is not there."""
+    config: Any = model
+    for name in path[:-1]:
+        config = _arguments(config).get(name)
+    return getattr(config, "class_path", None), _arguments(config).get(path[-1])
+
+
+def _arguments(config: Any) -> Any:
+    return getattr(config, "init_args", None) or {}
