@@ -27,7 +27,7 @@ ALLOWED = {
     "metrics": {"checks", "core", "terms"},
     "files": set(),
     "record": {"files"},
-    "provider": {"losses"},
+    "provider": {"checks", "losses"},
     "plotting": {"checks", "core", "files", "record", "schedules", "class_groups"},
     "interception": LOSSES | {"schedules"},
     "callbacks": LOSSES

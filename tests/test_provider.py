@@ -142,6 +142,43 @@ def test_the_hooks_of_the_users_class_still_run(save, cls):
     assert cls.load_from_checkpoint(save(cls())).mine == 1
 
 
+class SavesWithoutSuper:
+    """A mixin of somebody else, whose hooks do not call ``super()``."""
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["theirs"] = 1
+
+    def on_load_checkpoint(self, checkpoint):
+        self.theirs = checkpoint["theirs"]
+
+
+class LeftMixin(SavesWithoutSuper, Net):
+    pass
+
+
+class LeftOfTheProvider(SavesWithoutSuper, LossProvider, LightningModule):
+    def __init__(self, loss_fn: nn.Module | None = None):
+        super().__init__(loss_fn=loss_fn)
+        self.layer = nn.Linear(4, 3)
+
+    training_step, configure_optimizers = Net.training_step, Net.configure_optimizers
+
+
+class BelowLeftMixin(LeftMixin):
+    pass
+
+
+class LeftOfWrappedHooks(SavesWithoutSuper, HooksWithSuper):
+    pass
+
+
+@pytest.mark.parametrize("cls", [LeftMixin, LeftOfTheProvider, BelowLeftMixin, LeftOfWrappedHooks])
+def test_the_loss_is_saved_under_hooks_without_super_of_a_mixin_to_the_left(save, cls):
+    net = cls.load_from_checkpoint(save(cls(loss_fn=annealed_loss())), weights_only=True)
+    assert net.loss_fn.epsilon == 0.75
+    assert net.theirs == 1
+
+
 def test_the_same_loss_gets_its_annealed_epsilon_back(save):
     path = save(Net(loss_fn=annealed_loss()))
     given = Poly1CrossEntropyLoss(epsilon=-1.0, weight=[1.0, 2.0, 0.5], label_smoothing=0.1)
@@ -221,6 +258,39 @@ def test_an_old_checkpoint_loads_strictly(save):
     assert Net.load_from_checkpoint(path, strict=True).loss_fn.epsilon == 1.0
 
 
+def test_save_hyperparameters_leaves_a_checkpoint_of_primitives(save):
+    class Careless(Net):
+        def __init__(self, width: int = 4, loss_fn: nn.Module | None = None):
+            super(Net, self).__init__(loss_fn=loss_fn)
+            self.save_hyperparameters()
+            self.layer = nn.Linear(width, 3)
+
+    with pytest.warns(UserWarning, match=r"ignore them using `self.save_hyperparameters\(ignore=\['loss_fn'\]\)`"):
+        path = save(Careless(loss_fn=annealed_loss()))
+    assert torch.load(path, weights_only=True)["hyper_parameters"] == {"width": 4}
+    assert Careless.load_from_checkpoint(path, weights_only=True).loss_fn.epsilon == 0.75
+
+
+@pytest.mark.filterwarnings("ignore:.*save_hyperparameters")
+@pytest.mark.parametrize("required", [False, True])
+def test_save_hyperparameters_keeps_a_loss_that_only_it_can_restore(required):
+    class Foreign(Net):
+        def __init__(self, loss_fn: nn.Module | None = None):
+            super(Net, self).__init__(loss_fn=loss_fn)
+            self.save_hyperparameters()
+
+    class Required(Net):
+        def __init__(self, criterion: nn.Module):
+            super(Net, self).__init__(loss_fn=criterion)
+            self.save_hyperparameters()
+
+    net = Required(annealed_loss()) if required else Foreign(nn.CrossEntropyLoss())
+    checkpoint = {"hyper_parameters": dict(net.hparams)}
+    net.on_save_checkpoint(checkpoint)
+    assert checkpoint["hyper_parameters"] == dict(net.hparams)
+    assert len(net.hparams) == 1
+
+
 def test_our_checkpoint_loads_strictly_into_a_module_without_us(save):
     class Plain(LightningModule):
         def __init__(self, width: int = 4):
@@ -285,3 +355,30 @@ def test_a_checkpoint_of_version_0_1_0_loads_with_its_loss():
     assert (loss.epsilon, loss.arguments()["epsilon"]) == (2.0, -1.0)
     assert (loss.gamma, loss.ignore_index, loss.label_smoothing) == (1.5, 255, 0.1)
     assert loss.weight.tolist() == [0.5, 1.0, 2.0]
+
+
+# The method has been deprecated by Lightning, and TorchScript by torch.
+@pytest.mark.filterwarnings("ignore:.*(to_torchscript|torch.jit)")
+class TestTorchScript:
+    class Forward(Net):
+        def forward(self, input):
+            return self.layer(input)
+
+    class ForwardWithLoss(Net):
+        def forward(self, input):
+            return self.compute_loss(self.layer(input), input.argmax(1) % 3)
+
+    @pytest.mark.parametrize("method", ["script", "trace"])
+    def test_a_forward_without_the_loss_is_compiled(self, method):
+        net, input = self.Forward(loss_fn=annealed_loss()), torch.randn(1, 4)
+        order = list(net._modules)
+        compiled = net.to_torchscript(method=method, example_inputs=input)
+        torch.testing.assert_close(compiled(input), net(input))
+        assert list(net._modules) == order
+        assert net.loss_fn.epsilon == 0.75
+
+    def test_a_forward_that_calls_the_loss_is_one_clear_error(self):
+        net = self.ForwardWithLoss()
+        with pytest.raises(RuntimeError, match=r"^TorchScript cannot compile the loss that ForwardWithLoss\.forward"):
+            net.to_torchscript()
+        assert net.loss_fn.epsilon == 1.0

@@ -186,7 +186,10 @@ def checked_loss(
 def _shown(value: object) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
-    return f"<meta, {tuple(value.shape)}>" if value.is_meta else str(value.tolist())
+    shape = tuple(value.shape)
+    if value.is_meta:
+        return f"<meta, {shape}>"
+    return str(value.tolist()) if value.numel() <= 10 else f"<tensor of shape {shape}>"
 
 
 def class_weight(weight: Tensor | Sequence[float] | None, name: str = "weight") -> Tensor | None:

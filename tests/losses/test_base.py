@@ -217,3 +217,8 @@ def test_base_loss_stands_still_while_epsilon_moves():
 def test_the_base_is_abstract():
     with pytest.raises(TypeError, match="entries"):
         PolyLoss()
+
+
+def test_the_repr_of_a_loss_with_many_class_weights_is_short():
+    assert "weight=<tensor of shape (1000,)>" in repr(Poly1CrossEntropyLoss(weight=torch.ones(1000)))
+    assert "weight=[1.0, 2.0]" in repr(Poly1CrossEntropyLoss(weight=[1.0, 2.0]))

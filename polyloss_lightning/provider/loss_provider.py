@@ -2,19 +2,27 @@
 
 import functools
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Mapping
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from polyloss_lightning import losses
-from polyloss_lightning.losses import Poly1CrossEntropyLoss, PolyLoss
-
-CHECKPOINT_KEY = "polyloss_lightning"
-CHECKPOINT_VERSION = 1
+from polyloss_lightning.checks import check_integer
+from polyloss_lightning.losses import Poly1CrossEntropyLoss
+from polyloss_lightning.provider.saved_loss import (
+    CHECKPOINT_KEY,
+    CHECKPOINT_VERSION,
+    build,
+    check,
+    describe,
+    own_losses,
+    same,
+    spell,
+    unknown_arguments,
+)
 
 
 class LossProvider:
@@ -62,8 +70,10 @@ class LossProvider:
         super().__init_subclass__(**kwargs)
         _check_bases(cls)
         for name, ours in (("on_save_checkpoint", _save_loss), ("on_load_checkpoint", _load_loss)):
-            if name in vars(cls):
-                setattr(cls, name, _followed_by(vars(cls)[name], ours))
+            # The hook may be that of a class to the left of the mixin, which does not derive from it.
+            hook = getattr(cls, name)
+            if hook is not vars(LossProvider)[name] and not hasattr(hook, "_followed_by"):
+                setattr(cls, name, _followed_by(hook, ours))
 
     def __init__(self, *args: Any, loss_fn: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -77,6 +87,33 @@ class LossProvider:
         """Return ``self.loss_fn(*args, **kwargs)``, for most losses ``self.loss_fn(input, target)``."""
         loss: Tensor = self.loss_fn(*args, **kwargs)
         return loss
+
+    def to_torchscript(
+        self, file_path: Any = None, method: str | None = "script", example_inputs: Any = None, **kwargs: Any
+    ) -> Any:
+        """Compile the module without its loss, which TorchScript cannot compile; arguments as in ``LightningModule``.
+
+        Raises:
+            RuntimeError: with ``method="script"``, if ``forward`` calls the loss.
+        """
+        module: Any = self
+        modules = dict(module._modules)
+        if method == "script":
+            module._modules.pop("loss_fn", None)
+        parent: Any = super()
+        try:
+            return parent.to_torchscript(file_path, method, example_inputs, **kwargs)
+        except Exception as error:  # torch raises errors of several types
+            if not re.search(r"\b(loss_fn|compute_loss)\b", str(error)):
+                raise
+            raise RuntimeError(
+                f"TorchScript cannot compile the loss that {type(self).__name__}.forward calls: return the logits from "
+                "forward, and call the loss in the steps"
+            ) from error
+        finally:
+            module._modules.update(modules)
+            for name in modules:  # restores the order
+                module._modules[name] = module._modules.pop(name)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the class name, the arguments and the current epsilon of the loss into the checkpoint."""
@@ -121,6 +158,7 @@ def _followed_by(
             ours(self, checkpoint)
             self.__dict__["_hook_ran"] = True
 
+    both.__dict__["_followed_by"] = ours
     return both
 
 
@@ -131,96 +169,63 @@ def _call_if_defined(parent: Any, name: str, checkpoint: dict[str, Any]) -> None
 
 
 def _save_loss(self: LossProvider, checkpoint: dict[str, Any]) -> None:
-    checkpoint[CHECKPOINT_KEY] = {"version": CHECKPOINT_VERSION, "loss_fn": _describe(self.loss_fn)}
+    checkpoint[CHECKPOINT_KEY] = {"version": CHECKPOINT_VERSION, "loss_fn": describe(self.loss_fn)}
+    key = getattr(self, "CHECKPOINT_HYPER_PARAMS_KEY", "hyper_parameters")
+    if isinstance(hyper_parameters := checkpoint.get(key), dict):
+        # A pickled loss could not be loaded with weights_only=True, and is saved above.
+        optional = [n for n, p in inspect.signature(type(self)).parameters.items() if p.default is not p.empty]
+        own = tuple(own_losses().values())
+        checkpoint[key] = {
+            name: value
+            for name, value in hyper_parameters.items()
+            if not (name in optional and type(value) in own and (name == "loss_fn" or value is self.loss_fn))
+        }
 
 
 def _load_loss(self: LossProvider, checkpoint: Mapping[str, Any]) -> None:
-    state = checkpoint.get(CHECKPOINT_KEY)
-    if state is None:
+    if CHECKPOINT_KEY not in checkpoint:
         return
-    if state["version"] > CHECKPOINT_VERSION:
-        warnings.warn(
-            f"The checkpoint's loss was saved in format {state['version']}, but this version of polyloss_lightning "
-            f"supports formats up to {CHECKPOINT_VERSION}: the loss was not restored",
-            stacklevel=2,
-        )
-        return
-    saved, present = state["loss_fn"], _describe(self.loss_fn)
-    if _same(saved, present):
-        if "epsilon" in saved:
-            self.loss_fn.epsilon = saved["epsilon"]
-        return
-    is_default = not self._loss_given and _same(present, _describe(Poly1CrossEntropyLoss()))
-    if is_default and saved["class"] in _own_losses():
-        loss = _own_losses()[saved["class"]](**saved["arguments"])
-        loss.epsilon = saved["epsilon"]
+    try:
+        loss, note = _restored(self, checkpoint[CHECKPOINT_KEY])
+    except Warning:  # raised by -W error
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:300]
+        raise ValueError(
+            f"The entry {CHECKPOINT_KEY!r} of the checkpoint is damaged ({reason}). Without this entry the rest of the "
+            "checkpoint can be loaded, and the loss stays as it is."
+        ) from error
+    if loss is not self.loss_fn:
         module: Any = self
         device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
         self.loss_fn = loss.to(device)
         self.loss_fn.train(module.training)
-        return
-    kept = "cannot be rebuilt from the checkpoint" if is_default else "differs from the loss given to this module"
-    warnings.warn(
-        f"The checkpoint was trained with {_spell(saved)}, which {kept}: {_spell(present)} stays in use. "
-        "Pass `loss_fn=` to use another loss.",
-        stacklevel=2,
-    )
+    if note:
+        warnings.warn(note, stacklevel=3)
 
 
-def _own_losses() -> dict[str, type[PolyLoss]]:
-    """Return the only classes that a checkpoint may build: a name in a file must never import other code."""
-    classes = {name: getattr(losses, name) for name in losses.__all__}
-    return {name: cls for name, cls in classes.items() if cls is not PolyLoss}
-
-
-def _describe(loss: nn.Module) -> dict[str, Any]:
-    """Describe the loss by primitives and tensors, so that the checkpoint loads with ``weights_only=True``."""
-    cls = type(loss)
-    if isinstance(loss, PolyLoss):
-        epsilon = loss.epsilon if isinstance(loss.epsilon, float) else list(loss.epsilon)
-        if _own_losses().get(cls.__name__) is cls:
-            arguments = {name: _primitive(value) for name, value in loss.arguments().items()}
-            return {"class": cls.__name__, "arguments": arguments, "epsilon": epsilon}
-        return {"class": f"{cls.__module__}.{cls.__qualname__}", "epsilon": epsilon}
-    return {"class": f"{cls.__module__}.{cls.__qualname__}"}
-
-
-def _primitive(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    if isinstance(value, (bool, str)) or value is None:
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    return float(value) if isinstance(value, Real) else [_primitive(entry) for entry in value]
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two descriptions are of the same loss, not counting the current epsilon."""
-    if one["class"] != other["class"]:
-        return False
-    defaults = _defaults(one["class"])
-    mine, yours = ({**defaults, **description.get("arguments", {})} for description in (one, other))
-    return mine.keys() == yours.keys() and all(_equal(value, yours[name]) for name, value in mine.items())
-
-
-def _defaults(name: str) -> dict[str, Any]:
-    """Return the default arguments of the loss, for arguments that are missing in checkpoints of older versions."""
-    cls = _own_losses().get(name)
-    parameters = {} if cls is None else inspect.signature(cls).parameters
-    return {name: _primitive(parameter.default) for name, parameter in parameters.items()}
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        # A module trained with precision bf16-true has saved rounded class weights.
-        dtype = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
-        return torch.equal(one.to("cpu", dtype), other.to("cpu", dtype))
-    return type(one) is type(other) and not isinstance(one, Tensor) and bool(one == other)
-
-
-def _spell(description: Mapping[str, Any]) -> str:
-    arguments = description.get("arguments")
-    if arguments is None:
-        return str(description["class"])
-    return f"{description['class']}({', '.join(f'{name}={value}' for name, value in arguments.items())})"
+def _restored(self: LossProvider, state: Any) -> tuple[nn.Module, str]:
+    """Return the loss of the module after loading ``state``, and what to warn of."""
+    if not isinstance(state, dict):
+        raise TypeError(f"expected a dict, got {type(state).__name__}")
+    check_integer("version", state["version"], at_least=1)
+    if state["version"] > CHECKPOINT_VERSION:
+        return self.loss_fn, (
+            f"The checkpoint's loss was saved in format {state['version']}, but this version of polyloss_lightning "
+            f"supports formats up to {CHECKPOINT_VERSION}: the loss was not restored"
+        )
+    saved, present = check(state["loss_fn"]), describe(self.loss_fn)
+    if same(saved, present):
+        if "epsilon" in saved:
+            self.loss_fn.epsilon = saved["epsilon"]
+        return self.loss_fn, ""
+    is_default = not self._loss_given and same(present, describe(Poly1CrossEntropyLoss()))
+    reason = "differs from the loss given to this module"
+    if is_default:
+        unknown = unknown_arguments(saved)
+        if saved["class"] in own_losses() and not unknown:
+            return build(saved), ""
+        later = f"has arguments of a later version of polyloss_lightning ({', '.join(unknown)})"
+        reason = later if unknown else "cannot be rebuilt from the checkpoint"
+    note = f"The checkpoint was trained with {spell(saved)}, which {reason}: {spell(present)} stays in use."
+    return self.loss_fn, f"{note} Pass `loss_fn=` to use another loss."
