@@ -79,3 +79,18 @@ def check_choice(name: str, value: object, choices: Sequence[Any]) -> None:
     """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {tuple(choices)}, got {value!r}")
+
+
+def check_choices(name: str, given: object, allowed: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """Return ``given`` as a tuple.
+
+    Raises:
+        TypeError: if it is not a sequence of strings.
+        ValueError: if it contains a string that is not in ``allowed``.
+    """
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
+        raise TypeError(f"`{name}` must be a sequence of strings, got {given!r}")
+    wrong = [one for one in given if allowed is not None and one not in allowed]
+    if wrong:
+        raise ValueError(f"`{name}` may only contain {list(allowed or ())}, got {wrong}")
+    return tuple(given)

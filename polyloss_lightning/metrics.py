@@ -1,7 +1,6 @@
 """The polynomial terms of a loss as a torchmetrics Metric."""
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -9,11 +8,101 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
+from polyloss_lightning.checks import check_integer
 from polyloss_lightning.core import Observation, polynomial
 from polyloss_lightning.terms import first_term_gradient, first_term_share, terms
 
 HISTOGRAM_BINS = 50
 _CLASS_COLUMNS = 5
+
+
+def term_names(num_terms: int) -> list[str]:
+    """Return the names of the scalars among the :func:`term_values`."""
+    terms = [f"term_{j}" for j in range(1, num_terms + 1)]
+    return [*terms, "tail", "loss", "base_loss", "correction", "first_term_share", "pt"]
+
+
+def zero_sums(num_terms: int, num_classes: int | None = None, device: torch.device | None = None) -> Tensor:
+    """Return the :func:`term_sums` of no entries: a vector, so that synchronizing processes takes one message."""
+    # One extra row of the classes collects the entries with a class index beyond the last class.
+    size = num_terms + 6 + HISTOGRAM_BINS + (0 if num_classes is None else _CLASS_COLUMNS * (num_classes + 1))
+    is_mps = device is not None and device.type == "mps"
+    return torch.zeros(size, dtype=torch.float32 if is_mps else torch.float64, device=device)
+
+
+def term_sums(observation: Observation, num_terms: int, num_classes: int | None = None) -> Tensor:
+    """Return the sums over the entries of one loss call, on their device. Sums of several calls are added.
+
+    They are float64 (float32 on MPS, which has no float64), because in float32 a batch would be too small to change
+    the sum of a long epoch. Nothing here synchronizes with the device.
+
+    Args:
+        observation: the entries of the call.
+        num_terms: number of terms to sum separately.
+        num_classes: number of classes to sum separately; None for none.
+
+    Returns:
+        A vector in the layout of :func:`zero_sums`, for :func:`term_values`.
+    """
+    epsilon, gamma, kept = observation.epsilon, observation.gamma, observation.num_terms
+    weight, focal_base = observation.weight, observation.focal_base
+    log_p = observation.log_p.masked_fill(weight == 0, 0)  # an entry of weight 0 may be infinite
+    pt = log_p.exp()
+    share = first_term_share(log_p, epsilon, gamma, kept)
+    value = polynomial.value(log_p, epsilon, gamma, kept, focal_base)
+    perturbed = kept is not None or any(epsilon)
+    base = polynomial.value(log_p, (0.0,), gamma, focal_base=focal_base) if perturbed else value
+    first = terms(log_p, min(num_terms, kept or num_terms), epsilon, gamma, focal_base)
+    dropped = first.new_zeros(num_terms - len(first), len(pt))
+    rows = torch.cat([first, dropped, torch.stack([value, base, share, pt, torch.ones_like(pt)])])
+
+    sums = zero_sums(num_terms, num_classes, weight.device)
+    head, histogram, classes = _split(sums, num_terms)
+    head[:-1] += (rows * weight).sum(1, dtype=sums.dtype)
+    head[-1] += observation.denominator
+    weight = weight.to(sums.dtype)
+    # Converted to an integer, NaN would be an invalid index, which would end a diverged run with an error.
+    bins = (pt * HISTOGRAM_BINS).nan_to_num(0).long().clamp(0, HISTOGRAM_BINS - 1)
+    histogram.index_add_(0, bins, weight)
+    if num_classes is not None:
+        gradient = first_term_gradient(log_p, epsilon, gamma)
+        columns = torch.stack([torch.ones_like(pt), pt, share, gradient], 1).to(sums.dtype) * weight.unsqueeze(1)
+        columns = torch.cat([columns, (weight != 0).to(sums.dtype).unsqueeze(1)], 1)
+        classes.view(-1, _CLASS_COLUMNS).index_add_(0, observation.target.clamp_max(num_classes), columns)
+    return sums
+
+
+def term_values(sums: Tensor, num_terms: int, num_classes: int | None = None) -> dict[str, Tensor]:
+    """Return the values that :class:`PolynomialTerms` documents from ``sums``; NaN if no target counted.
+
+    Args:
+        sums: the total of :func:`term_sums`.
+        num_terms: as in :func:`term_sums`.
+        num_classes: as in :func:`term_sums`; None returns no vectors per class.
+    """
+    head, histogram, classes = _split(sums, num_terms)
+    loss, base, share, pt, weight, denominator = head[num_terms:]
+    first = head[:num_terms] / denominator
+    loss, base = loss / denominator, base / denominator
+    scalars = [*first, loss - first.sum(), loss, base, loss - base, share / weight, pt / weight]
+    values = dict(zip(term_names(num_terms), scalars, strict=True))
+    values["pt_histogram"] = histogram
+    if num_classes is not None:
+        class_weight, pt, share, gradient, count = classes.view(-1, _CLASS_COLUMNS)[:-1].unbind(1)
+        values |= {
+            "class_weight": class_weight,
+            "class_pt": pt / class_weight,
+            "class_first_term_share": share / class_weight,
+            "class_first_term_gradient": gradient / denominator,
+            "class_count": count,
+        }
+    return values
+
+
+def _split(sums: Tensor, num_terms: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return views of the scalar sums, the histogram and the sums per class."""
+    head = num_terms + 6
+    return sums[:head], sums[head : head + HISTOGRAM_BINS], sums[head + HISTOGRAM_BINS :]
 
 
 class PolynomialTerms(Metric):
@@ -46,8 +135,7 @@ class PolynomialTerms(Metric):
       :math:`w_i |\partial\,\text{term}_1 / \partial P_i|` over the class, divided by :math:`\sum d`), and
       ``class_count``, the number of entries whose weight is not 0.
 
-    The sums are float64 (float32 on MPS, which has no float64), because in float32 a batch would be too small to
-    change the sum of a long epoch. ``update`` never synchronizes with the device.
+    ``update`` adds :func:`term_sums`, ``compute`` returns :func:`term_values`.
 
     Args:
         num_terms: number of terms to return separately; all later terms form the tail.
@@ -56,8 +144,8 @@ class PolynomialTerms(Metric):
         kwargs: options of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: if ``num_terms`` is not an integer of at least 1, or ``num_classes`` is not an integer of at
-            least 2.
+        TypeError: if ``num_terms`` or ``num_classes`` is not an integer.
+        ValueError: if ``num_terms`` is less than 1, or ``num_classes`` less than 2.
 
     Example:
         >>> from polyloss_lightning import Poly1CrossEntropyLoss, PolynomialTerms
@@ -76,74 +164,18 @@ class PolynomialTerms(Metric):
 
     def __init__(self, num_terms: int = 3, num_classes: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_count("num_terms", num_terms)
-        if num_classes is not None:
-            check_count("num_classes", num_classes, at_least=2)
+        check_sizes(num_terms, num_classes)
         self.num_terms = num_terms
         self.num_classes = num_classes
-        # One extra row of the classes collects the entries with a class index beyond the last class.
-        size = num_terms + 6 + HISTOGRAM_BINS + (0 if num_classes is None else _CLASS_COLUMNS * (num_classes + 1))
-        # A single vector, so that synchronizing processes takes a single message.
-        self.add_state("sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("sums", zero_sums(num_terms, num_classes), dist_reduce_fx="sum")
 
     def update(self, observation: Observation) -> None:
         """Add the entries of one loss call."""
-        epsilon, gamma, kept = observation.epsilon, observation.gamma, observation.num_terms
-        denominator = observation.denominator.to(self.sums.device)
-        weight = observation.weight.to(self.sums.device)
-        # An entry of weight 0 may be infinite.
-        log_p = observation.log_p.to(weight.device).masked_fill(weight == 0, 0)
-        focal_base = None if observation.focal_base is None else observation.focal_base.to(weight.device)
-        pt = log_p.exp()
-        share = first_term_share(log_p, epsilon, gamma, kept)
-        value = polynomial.value(log_p, epsilon, gamma, kept, focal_base)
-        perturbed = kept is not None or any(epsilon)
-        base = polynomial.value(log_p, (0.0,), gamma, focal_base=focal_base) if perturbed else value
-        first = terms(log_p, min(self.num_terms, kept or self.num_terms), epsilon, gamma, focal_base)
-        dropped = first.new_zeros(self.num_terms - len(first), len(pt))
-        rows = torch.cat([first, dropped, torch.stack([value, base, share, pt, torch.ones_like(pt)])])
-
-        dtype = self.sums.dtype
-        head, histogram, classes = self._split(self.sums)
-        head[:-1] += (rows * weight).sum(1, dtype=dtype)
-        head[-1] += denominator
-        weight = weight.to(dtype)
-        # Converted to an integer, NaN would be an invalid index, which would end a diverged run with an error.
-        bins = (pt * HISTOGRAM_BINS).nan_to_num(0).long().clamp(0, HISTOGRAM_BINS - 1)
-        histogram.index_add_(0, bins, weight)
-        if self.num_classes is not None:
-            gradient = first_term_gradient(log_p, epsilon, gamma)
-            columns = torch.stack([torch.ones_like(pt), pt, share, gradient], 1).to(dtype) * weight.unsqueeze(1)
-            columns = torch.cat([columns, (weight != 0).to(dtype).unsqueeze(1)], 1)
-            target = observation.target.to(weight.device).clamp_max(self.num_classes)
-            classes.view(-1, _CLASS_COLUMNS).index_add_(0, target, columns)
+        self.sums = self.sums + term_sums(observation, self.num_terms, self.num_classes).to(self.sums)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the values described above over all processes; NaN if no target counted."""
-        head, histogram, classes = self._split(self.sums)
-        loss, base, share, pt, weight, denominator = head[self.num_terms :]
-        terms = head[: self.num_terms] / denominator
-        loss, base = loss / denominator, base / denominator
-        values = {f"term_{j}": term for j, term in enumerate(terms, start=1)}
-        values |= {
-            "tail": loss - terms.sum(),
-            "loss": loss,
-            "base_loss": base,
-            "correction": loss - base,
-            "first_term_share": share / weight,
-            "pt": pt / weight,
-            "pt_histogram": histogram,
-        }
-        if self.num_classes is not None:
-            class_weight, pt, share, gradient, count = classes.view(-1, _CLASS_COLUMNS)[:-1].unbind(1)
-            values |= {
-                "class_weight": class_weight,
-                "class_pt": pt / class_weight,
-                "class_first_term_share": share / class_weight,
-                "class_first_term_gradient": gradient / denominator,
-                "class_count": count,
-            }
-        return values
+        return term_values(self.sums, self.num_terms, self.num_classes)
 
     def plot(
         self, val: dict[str, Tensor] | Sequence[dict[str, Tensor]] | None = None, ax: _AX_TYPE | None = None
@@ -176,11 +208,6 @@ class PolynomialTerms(Metric):
         val = self.compute() if val is None else val
         return self._plot(_scalars(val) if isinstance(val, dict) else [_scalars(one) for one in val], ax)
 
-    def _split(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return views of the scalar sums, the histogram and the sums per class."""
-        head = self.num_terms + 6
-        return sums[:head], sums[head : head + HISTOGRAM_BINS], sums[head + HISTOGRAM_BINS :]
-
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> torch.nn.Module:
         if fn(torch.zeros(1)).device.type == "mps":
             self.sums = self.sums.float()
@@ -188,10 +215,11 @@ class PolynomialTerms(Metric):
         return super()._apply(fn, exclude_state)
 
 
-def check_count(name: str, value: object, at_least: int = 1) -> None:
-    """Raise ``ValueError`` unless ``value`` is an integer of at least ``at_least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        raise ValueError(f"`{name}` must be an integer of at least {at_least}, got {value!r}")
+def check_sizes(num_terms: int, num_classes: int | None) -> None:
+    """Raise unless the terms are at least 1 and the classes at least 2, or None."""
+    check_integer("num_terms", num_terms, "an integer of at least 1", at_least=1)
+    if num_classes is not None:
+        check_integer("num_classes", num_classes, "an integer of at least 2", at_least=2)
 
 
 def _scalars(values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -291,7 +291,15 @@ def test_plot_without_matplotlib_names_the_extra(monkeypatch):
         PolynomialTerms().plot()
 
 
-@pytest.mark.parametrize("options", [{"num_terms": 0}, {"num_terms": 1.5}, {"num_terms": True}, {"num_classes": 1}])
-def test_impossible_sizes_are_refused(options):
-    with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be an integer of at least"):
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"num_terms": 0}, ValueError),
+        ({"num_terms": 1.5}, TypeError),
+        ({"num_terms": True}, TypeError),
+        ({"num_classes": 1}, ValueError),
+    ],
+)
+def test_impossible_sizes_are_refused(options, error):
+    with pytest.raises(error, match=f"`{next(iter(options))}` must be an integer of at least"):
         PolynomialTerms(**options)

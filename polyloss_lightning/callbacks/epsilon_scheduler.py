@@ -1,23 +1,32 @@
 """The callback that moves epsilon along a schedule."""
 
+import inspect
+import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, get_args
 
 import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
 from typing_extensions import override
 
-from polyloss_lightning.callbacks.base_callback import Callback
-from polyloss_lightning.callbacks.progress import Interval
-from polyloss_lightning.callbacks.schedule_evaluator import ScheduleEvaluator, log_epsilon
+from polyloss_lightning.callbacks.base import Callback
+from polyloss_lightning.callbacks.trainer import Interval, Window, epsilon_values, max_epochs, position, run_length
+from polyloss_lightning.callbacks.trainer.find_losses import Loss, choose, find_callbacks, find_losses
+from polyloss_lightning.checks import check_choice, check_integer
 from polyloss_lightning.core import polynomial
-from polyloss_lightning.interception.scope import without_wrappers
 from polyloss_lightning.losses import PolyLoss
 from polyloss_lightning.schedules import Schedule
 from polyloss_lightning.schedules.base import Value
+from polyloss_lightning.schedules.values import as_value
 
 
 class EpsilonScheduler(Callback):
-    r"""Moves the epsilon of the losses of a module along a schedule, as a pure function of the run's progress.
+    r"""Moves epsilon along a schedule, as a pure function of the run's progress.
+
+    It moves the losses of the module, and the losses that a :class:`~polyloss_lightning.callbacks.PolyLossOverride`
+    puts in the place of torch's. The order of the two callbacks does not matter.
 
     The run consists of ``total`` units (optimizer steps or epochs). The schedule moves within a window of them, from
     unit ``begin`` up to but not including unit ``end``. In unit :math:`s`
@@ -29,11 +38,15 @@ class EpsilonScheduler(Callback):
     Epsilon does not change within an optimizer step (gradient accumulation). Validation uses the current epsilon, and
     the last epsilon stays set on the loss after ``fit``.
 
+    If the length of the run turns out to be another one (a loader was loaded again and has another length, an epoch was
+    cut short), the schedule follows from the next epoch on, and a warning is issued. It is also issued if the run ends
+    before the schedule.
+
     In manual optimization a step is a batch, no matter how many optimizers step in it. ``Trainer(max_steps=...)``
     counts the steps of all optimizers, so the length of the run cannot be derived from it, and ``total`` is needed.
 
     The callback logs ``poly/epsilon`` every ``log_every_n_steps`` (for Poly-N ``poly/epsilon_1``, ...). If it moves
-    only some of the losses of the module, it logs ``poly/{path}/epsilon`` for each of them.
+    only some of the losses, it logs ``poly/{path}/epsilon`` for each of them.
 
     Args:
         schedule: a function of t in [0, 1] from :mod:`polyloss_lightning.schedules`, or your own.
@@ -41,8 +54,8 @@ class EpsilonScheduler(Callback):
         begin: first unit of the window, either a fraction of the run (float) or a number of units (int).
         end: the unit after the last one of the window, in the same form; None is the end of the run. (``1.0`` is the
             end of the run, ``1`` is one unit.)
-        loss: path of the loss in the module, or several paths; None moves every
-            :class:`~polyloss_lightning.losses.PolyLoss` in it.
+        loss: path of the loss in the module or name of the override, or several of them; None moves every
+            :class:`~polyloss_lightning.losses.PolyLoss` in the module and every override.
         total: length of the run in units. Needed only if it cannot be derived from the Trainer, that is, with
             ``max_epochs=-1`` and no ``max_steps`` (``max_time``), an iterable dataset, or a
             ``GradientAccumulationScheduler``.
@@ -51,7 +64,7 @@ class EpsilonScheduler(Callback):
 
     Raises:
         TypeError: if an argument has the wrong type.
-        ValueError: if an argument is out of range; at the start of training, if the module has no such loss, if two
+        ValueError: if an argument is out of range; at the start of training, if there is no such loss, if two
             schedulers move the same loss, or if the length of the run is needed but unknown.
 
     Example:
@@ -83,15 +96,24 @@ class EpsilonScheduler(Callback):
         prog_bar: bool = False,
     ) -> None:
         super().__init__()
-        self._evaluator = ScheduleEvaluator(schedule, interval, begin, end, total)
-        self.schedule, self.interval, self.window, self.total = schedule, interval, self._evaluator.window, total
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"`schedule` must be a Schedule, got {schedule!r} ({type(schedule).__name__})")
+        check_choice("interval", interval, get_args(Interval))
+        if total is not None:
+            check_integer("total", total, "an integer of at least 1", at_least=1)
+        self.schedule, self.interval, self.total = schedule, interval, total
+        self.window = Window(begin, end)
+        self.begin, self.end = self.window.begin, self.window.end
         self.loss = (loss,) if isinstance(loss, str) else None if loss is None else tuple(loss)
         if self.loss == ():
-            raise ValueError("`loss` must be None (every loss of the module) or at least one path, got none")
+            raise ValueError("`loss` must be None (every loss) or at least one path, got none")
         self.log_epsilon = log_epsilon
         self.prog_bar = prog_bar
-        self._paths: tuple[str, ...] = ()
-        self._names: tuple[str, ...] = ()
+        self._losses: dict[str, Loss] = {}
+        self._several = False  # whether it moves only some of the losses, so that names need the path
+        self._length: int | None = None  # of the run; None if it is not needed
+        self._expected: int | None = None  # its length if every epoch were like the current one
+        self._t = 1.0
 
     @property
     @override
@@ -101,11 +123,12 @@ class EpsilonScheduler(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return self._evaluator.state_dict()
+        return {"version": 2, "interval": self.interval, "length": self._length, "expected": self._expected}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._evaluator.load_state_dict(state_dict)
+        if self._can_restore(state_dict, version=2) and state_dict["interval"] == self.interval:
+            self._length, self._expected = state_dict["length"], state_dict["expected"]
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -114,59 +137,139 @@ class EpsilonScheduler(Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._find_losses(trainer, pl_module)
-        self._evaluator.find_length(trainer, "EpsilonScheduler")
-        self._move(trainer, pl_module)
+        self._find_length(trainer)
+        if position(trainer, "step") == 0:
+            self._warn_of_other_epsilons()
+        self._move(trainer)
+
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._find_losses(trainer, pl_module)  # one may have been replaced
+        if not self.window.needs_total or self.total is not None or trainer.current_epoch >= max_epochs(trainer):
+            return
+        self._expected = run_length(trainer, self.interval)
+        length = run_length(trainer, self.interval, trainer.current_epoch, position(trainer, "step"))
+        if length is not None and length != self._length:
+            self._change_length(trainer, length, "but was expected to be")
 
     @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        epsilon = self._move(trainer, pl_module)  # in every batch, because a mid-epoch resume calls no epoch-start hook
-        if self.log_epsilon:
-            for name in self._names:
-                log_epsilon(trainer, name, epsilon, prog_bar=self.prog_bar)
+        epsilon = self._move(trainer)  # in every batch, because a mid-epoch resume calls no epoch-start hook
+        # Lightning's log() costs more than the rest of the schedule, so call it only if the value is actually used.
+        due = self.prog_bar or trainer.fast_dev_run or trainer._logger_connector.should_update_logs  # type: ignore[attr-defined]
+        if not self.log_epsilon or not due or trainer.barebones:
+            return
+        for path in self._losses if self._several else [""]:
+            for name, entry in epsilon_values(path, self._several, polynomial.as_epsilon(epsilon)).items():
+                # Pass a CPU tensor: Lightning would copy a float to the device, which synchronizes with it.
+                value = torch.tensor(entry, dtype=torch.float64)
+                pl_module.log(name, value, self.prog_bar, on_step=True, on_epoch=False, batch_size=1)
 
-    def _move(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Value:
-        epsilon = self._evaluator.value(trainer)
-        for path in self._paths:
-            cast(PolyLoss, pl_module.get_submodule(path)).epsilon = epsilon
-        return epsilon
-
-    def _select(self, pl_module: pl.LightningModule) -> dict[PolyLoss, str]:
-        """Return the losses to move and their paths."""
-        every = {
-            path: module
-            for path, module in pl_module.named_modules(remove_duplicate=False)
-            if isinstance(module, PolyLoss)
-        }
-        # Users name a module wrapped by torch.compile by its path in their own code, without the wrapper.
-        available = {without_wrappers(path): module for path, module in every.items()}
-        for path in self.loss or available:
-            if path not in available:
-                raise ValueError(f"`loss` must be among {sorted(available)}, the paths of the losses, got {path!r}")
-        if not available:
-            raise ValueError(
-                "EpsilonScheduler needs a module with a loss of polyloss_lightning.losses, and "
-                f"{type(pl_module).__name__} has none"
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self.window.needs_total or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        begin, end = self.window.units(self._length)
+        if self._t < 1 and begin < end:
+            rank_zero_warn(
+                f"The run ended before its schedule, which reaches its final value in {self.interval} {end - 1}: the "
+                f"last epsilon was {self._value(self._t)} instead of {self._value(1.0)}."
             )
-        real = {module: path for path, module in reversed(every.items())}
-        return {available[path]: real[available[path]] for path in self.loss or available}
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # A launcher with this method runs `fit` in processes of its own, which end now. Only the state_dict of the
+        # module returns to the main process.
+        if stage == "fit" and hasattr(trainer.strategy.launcher, "get_extra_results"):
+            for path, loss in self._losses.items():
+                if isinstance(loss, PolyLoss):
+                    loss.register_state_dict_post_hook(_add_epsilon)  # type: ignore[no-untyped-call]
+                else:
+                    rank_zero_warn(
+                        f"The run ended with epsilon {loss.epsilon} for {path or 'the losses'} replaced by "
+                        "PolyLossOverride, but in a strategy that spawns or forks processes, the override of the main "
+                        f"process keeps epsilon {loss.initial_epsilon}: assign to its `epsilon`"
+                    )
+        self._losses = {}
 
     def _find_losses(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        losses = self._select(pl_module)
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(other, EpsilonScheduler) and other is not self:
-                shared = [path for loss, path in losses.items() if loss in other._select(pl_module)]
-                if shared:
-                    raise ValueError(
-                        f"two EpsilonSchedulers move the same losses: {shared}; set `loss` on each scheduler"
-                    )
-        for loss in losses:
-            polynomial.check_num_terms(loss.num_terms, polynomial.as_epsilon(self.schedule(0.0)))
-        self._paths = tuple(losses.values())
-        every = sum(isinstance(module, PolyLoss) for module in pl_module.modules())
-        self._names = (
-            ("poly/epsilon",)
-            if len(losses) == every
-            else tuple(f"poly/{without_wrappers(path)}/epsilon" for path in self._paths)
+        every = find_losses(trainer, pl_module)
+        self._losses = choose(every, self.loss, "loss")
+        self._several = len(self._losses) < len(choose(every, None, "loss"))
+        for other in find_callbacks(trainer, EpsilonScheduler):
+            shared = [] if other is self else sorted(self._losses.keys() & choose(every, other.loss, "loss").keys())
+            if shared:
+                raise ValueError(f"two EpsilonSchedulers move the same losses: {shared}; set `loss` on each scheduler")
+        for loss in self._losses.values():
+            if isinstance(loss, PolyLoss):
+                polynomial.check_num_terms(loss.num_terms, polynomial.as_epsilon(self.schedule(0.0)))
+
+    def _find_length(self, trainer: pl.Trainer) -> None:
+        if not self.window.needs_total:
+            return
+        length = self.total or run_length(trainer, self.interval)
+        if length is None:
+            raise ValueError(
+                f"cannot tell how many {self.interval}s this run will have "
+                f"(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}, {trainer.num_training_batches} "
+                "training batches per epoch, "
+                f"automatic_optimization={trainer.lightning_module.automatic_optimization}): pass "
+                "EpsilonScheduler(total=...), or give `begin` and `end` as counts"
+            )
+        old, self._expected = self._expected, length
+        if position(trainer, self.interval) == 0 or self._length is None:
+            self._length = length
+        elif old != length:
+            self._change_length(trainer, length, "but the run that it resumes was")
+        begin, end = self.window.units(self._length)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if not begin < min(end, self._length):
+            rank_zero_warn(
+                f"The window of the schedule, {self.interval}s {begin} to {end - 1}, is empty or past the end of this "
+                f"run of {self._length}: epsilon will not change during the run."
+            )
+        is_guess = trainer.num_training_batches == math.inf and max_epochs(trainer) < math.inf and not self.total
+        if is_guess and self.interval == "step" and trainer.current_epoch == 0:
+            rank_zero_warn(
+                f"The loader has no length, so the run may end with max_epochs={trainer.max_epochs} before "
+                f"max_steps={trainer.max_steps}. The schedule assumes {self._length} steps, and follows the length of "
+                "the first epoch once it has ended; EpsilonScheduler(total=...) sets the number of steps."
+            )
+
+    def _change_length(self, trainer: pl.Trainer, new: int, but: str) -> None:
+        old, self._length = self._length, new
+        assert old is not None
+        unit, (_, before), (_, after) = position(trainer, self.interval), self.window.units(old), self.window.units(new)
+        then, now = (self._value(self.window.t(unit, length)) for length in (old, new))
+        rank_zero_warn(
+            f"This run is {new} {self.interval}s long, {but} {old}. The schedule follows the new length: epsilon "
+            f"continues at {now} instead of {then}, and reaches its final value in {self.interval} {after - 1} instead "
+            f"of {before - 1}. EpsilonScheduler(total={old}) keeps the old pace."
         )
+
+    def _warn_of_other_epsilons(self) -> None:
+        first = polynomial.as_epsilon(self.schedule(0.0))
+        for path, loss in self._losses.items():
+            default = getattr(inspect.signature(type(loss)).parameters.get("epsilon"), "default", 1.0)
+            if polynomial.as_epsilon(loss.initial_epsilon) not in (first, polynomial.as_epsilon(default)):
+                rank_zero_warn(
+                    f"{path or type(loss).__name__} was built with epsilon {loss.initial_epsilon}, which has no "
+                    f"effect: EpsilonScheduler begins at {self.schedule(0.0)}."
+                )
+
+    def _move(self, trainer: pl.Trainer) -> Value:
+        self._t = self.window.t(position(trainer, self.interval), self._length)
+        epsilon = self._value(self._t)
+        for loss in self._losses.values():
+            loss.epsilon = epsilon
+        return epsilon
+
+    def _value(self, t: float) -> Value:
+        return as_value("schedule(t)", self.schedule(t))  # a user's schedule may return integers or NumPy numbers
+
+
+def _add_epsilon(module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
+    state_dict[f"{prefix}epsilon"] = torch.tensor(module.epsilon, dtype=torch.float64)

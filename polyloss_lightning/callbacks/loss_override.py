@@ -3,20 +3,23 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from polyloss_lightning.callbacks.base_callback import Callback
-from polyloss_lightning.callbacks.progress import Interval
-from polyloss_lightning.callbacks.schedule_evaluator import ScheduleEvaluator, log_epsilon
-from polyloss_lightning.callbacks.step_wrapper import StepContext, unwrap_step, wrap_step
-from polyloss_lightning.callbacks.term_names import Stage, check_choices
+from polyloss_lightning.callbacks.base import Callback
+from polyloss_lightning.callbacks.trainer import Stage, StepContext, unwrap_step, wrap_step
+from polyloss_lightning.checks import check_choices
 from polyloss_lightning.core import Observable
 from polyloss_lightning.interception import CallSite, Elementwise, LossName, LossOverride, OnNothing
 from polyloss_lightning.schedules import Schedule
+
+Epsilon: TypeAlias = float | Sequence[float]
+if not TYPE_CHECKING:
+    # LightningCLI builds a schedule given in YAML, so that the error below can say where a schedule belongs.
+    Epsilon = Epsilon | Schedule
 
 # The backward pass is included because non-reentrant activation checkpointing recomputes losses in it.
 _STRATEGY_METHODS: dict[Stage, tuple[str, ...]] = {
@@ -43,7 +46,8 @@ class PolyLossOverride(Callback):
     several overrides cover the same call, the last one in the list of callbacks applies.
 
     Args:
-        epsilon: a finite number (Poly-1), a sequence (Poly-N), or a schedule of either over the run.
+        epsilon: a finite number (Poly-1) or a sequence (Poly-N). An
+            :class:`~polyloss_lightning.callbacks.EpsilonScheduler` beside this callback moves it along a schedule.
         losses: names of the functions to replace; None replaces all except ``"nll_loss"``, whose input is often not a
             log-probability.
         scope: module paths or glob patterns; only losses called inside of these modules are replaced (for example
@@ -54,11 +58,8 @@ class PolyLossOverride(Callback):
             and averaging it is fine, but a focal loss that computes Pt as ``exp(-ce)`` would be corrupted.
         on_nothing: ``"error"`` or ``"warn"``: what to do if the first training step calls no loss that can be
             replaced.
-        interval: unit of progress of a schedule, ``"step"`` or ``"epoch"``.
-        begin: first unit of a schedule, as in :class:`~polyloss_lightning.callbacks.EpsilonScheduler`.
-        end: the unit after the last one of a schedule, as in the same class.
-        total: length of the run in units for a schedule, as in the same class.
-        name: distinguishes several overrides in one Trainer, in logs and checkpoints.
+        name: distinguishes several overrides in one Trainer, in logs and checkpoints, and is what the argument ``loss``
+            of an ``EpsilonScheduler`` refers to.
 
     Raises:
         TypeError: if an argument has the wrong type.
@@ -74,42 +75,39 @@ class PolyLossOverride(Callback):
             trainer:
               callbacks:
                 - class_path: polyloss_lightning.callbacks.PolyLossOverride
+                - class_path: polyloss_lightning.callbacks.EpsilonScheduler
                   init_args:
-                    epsilon:
+                    schedule:
                       class_path: polyloss_lightning.schedules.LinearSchedule
                       init_args: {init_value: -1.0, end_value: 2.0}
     """
 
     def __init__(
         self,
-        epsilon: float | Sequence[float] | Schedule = 1.0,
+        epsilon: Epsilon = 1.0,
         *,
         losses: Sequence[LossName] | None = None,
         scope: Sequence[str] | None = None,
         stages: Sequence[Stage] = ("train",),
         elementwise: Elementwise = "error",
         on_nothing: OnNothing = "error",
-        interval: Interval = "step",
-        begin: int | float = 0,
-        end: int | float | None = None,
-        total: int | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(epsilon, Schedule):
+            raise TypeError(
+                f"`epsilon` must be a finite number or a sequence of them, got {epsilon!r}: a schedule belongs in an "
+                "EpsilonScheduler beside this callback, which moves the epsilon of an override too"
+            )
         self.stages: tuple[Stage, ...] = check_choices("stages", stages, get_args(Stage))
         if not self.stages:
             raise ValueError(f"`stages` must contain at least one of {get_args(Stage)}, got an empty sequence")
-        self.name = name
-        self._evaluator = (
-            ScheduleEvaluator(epsilon, interval, begin, end, total) if isinstance(epsilon, Schedule) else None
-        )
+        self.losses, self.scope, self.name = losses, scope, name
+        self.elementwise, self.on_nothing = elementwise, on_nothing
         self._override = LossOverride(
-            epsilon(0.0) if isinstance(epsilon, Schedule) else epsilon,
-            losses=losses,
-            scope=scope,
-            elementwise=elementwise,
-            on_nothing=on_nothing,
+            epsilon, losses=losses, scope=scope, elementwise=elementwise, on_nothing=on_nothing
         )
+        self.initial_epsilon = self.epsilon
         self._contexts: dict[str, StepContext] = {}
         self._resolved = False
         self._reported = 0
@@ -119,19 +117,14 @@ class PolyLossOverride(Callback):
     def state_key(self) -> str:
         return self._generate_state_key(name=self.name)
 
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {} if self._evaluator is None else self._evaluator.state_dict()
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self._evaluator is not None and state_dict:
-            self._evaluator.load_state_dict(state_dict)
-
     @property
     def epsilon(self) -> float | tuple[float, ...]:
         """The current epsilon."""
         return self._override.epsilon
+
+    @epsilon.setter
+    def epsilon(self, epsilon: float | Sequence[float]) -> None:
+        self._override.epsilon = epsilon
 
     @property
     def call_sites(self) -> list[CallSite]:
@@ -165,21 +158,6 @@ class PolyLossOverride(Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._resolve_scope(pl_module)
-
-    @override
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._evaluator is not None:
-            self._evaluator.find_length(trainer, "PolyLossOverride")
-            self._override.epsilon = self._evaluator.value(trainer)
-
-    @override
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if self._evaluator is None:
-            return
-        self._override.epsilon = self._evaluator.value(trainer)
-        log_epsilon(trainer, "poly/epsilon" if self.name is None else f"poly/{self.name}/epsilon", self.epsilon)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

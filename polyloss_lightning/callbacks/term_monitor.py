@@ -5,26 +5,24 @@ from typing import Any, get_args
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from typing_extensions import override
 
-from polyloss_lightning.callbacks.base_callback import Callback
-from polyloss_lightning.callbacks.class_values import (
-    Vectors,
-    check_classes,
-    class_record,
-    class_values,
-    counts_seen,
+from polyloss_lightning.callbacks.base import Callback
+from polyloss_lightning.callbacks.monitor import (
+    ObservationCollector,
+    PassSums,
+    TermLog,
     find_num_classes,
     given_counts,
+    observed_losses,
 )
-from polyloss_lightning.callbacks.observables import check_unshared, find_callbacks, find_observables
-from polyloss_lightning.callbacks.observation_collector import ObservationCollector
 from polyloss_lightning.callbacks.run_files import RunFiles
-from polyloss_lightning.callbacks.term_names import Stage, check_choices, epsilon_values, prefix, scalar_names
-from polyloss_lightning.callbacks.term_sums import Seen, TermSums
-from polyloss_lightning.core import Observable, polynomial
-from polyloss_lightning.metrics import check_count
-from polyloss_lightning.record import EpochRecord
+from polyloss_lightning.callbacks.trainer import Stage, in_trained_step, max_epochs
+from polyloss_lightning.callbacks.trainer.find_losses import find_callbacks
+from polyloss_lightning.checks import check_choices
+from polyloss_lightning.core import Observable
+from polyloss_lightning.metrics import check_sizes, term_names
 
 
 class PolynomialTermMonitor(Callback):
@@ -54,9 +52,11 @@ class PolynomialTermMonitor(Callback):
     :class:`~polyloss_lightning.metrics.PolynomialTerms`). With several processes each logged step is a collective.
 
     With ``per_class=True`` the monitor also logs ``{stage}/poly/pt_class/{k}``, ``first_term_share_class/{k}`` and
-    ``first_term_gradient_class/{k}``. It logs the same with ``_head``, ``_middle`` and ``_tail`` instead of
-    ``_class/{k}``, for the thirds of the classes by training count, from the most frequent to the rarest. The counts
-    are the ``class_counts`` of the datamodule, or are derived from the first training epoch if possible.
+    ``first_term_gradient_class/{k}``, if there are at most 100 classes; the record and the figures have the values of
+    any number of classes. It logs the same with ``_head``, ``_middle`` and ``_tail`` instead of ``_class/{k}``, for the
+    thirds of the classes by training count, from the most frequent to the rarest. The counts are the ``class_counts``
+    of the datamodule (one per class, or a mapping from class index to count), or are derived from the first training
+    epoch if possible.
 
     The sums of a training epoch are saved in the checkpoint, so an epoch resumed in the middle is complete. (A
     checkpoint saved on an exception contains only the sums of the process that saves it.) If a Trainer has several
@@ -98,25 +98,22 @@ class PolynomialTermMonitor(Callback):
         figures: bool = True,
     ) -> None:
         super().__init__()
-        check_count("num_terms", num_terms)
-        if num_classes is not None:
-            check_count("num_classes", num_classes, at_least=2)
-        self._names = scalar_names(num_terms)
+        check_sizes(num_terms, num_classes)
         self.num_terms = num_terms
         self.stages = check_choices("stages", stages, get_args(Stage))
         self.losses = None if losses is None else check_choices("losses", losses)
         self.per_class = per_class
         self.num_classes = num_classes
-        self.prog_bar = check_choices("prog_bar", prog_bar, self._names)
+        self.prog_bar = check_choices("prog_bar", prog_bar, term_names(num_terms))
         self.record = record
         self.figures = figures
 
         self._observables: dict[str, Observable] = {}
-        self._several = False  # whether there are several losses, so that names need the path
         self._collector = ObservationCollector()
-        self._sums = TermSums(num_terms)
-        self._forms: dict[str, tuple[float, int | None]] = {}  # latest gamma and num_terms of each loss
-        self._class_counts: list[float] | None = None
+        self._sums = PassSums(num_terms)
+        self._step: dict[str, Tensor] = {}  # sums of the current step
+        self._restored: dict[str, Tensor] = {}
+        self._log = TermLog(num_terms, self.prog_bar)
         self._epoch = 0
         self._files = RunFiles()
 
@@ -125,30 +122,13 @@ class PolynomialTermMonitor(Callback):
     def state_key(self) -> str:
         return self._generate_state_key(losses=self.losses and tuple(sorted(self.losses)))
 
-    def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
-        """Begin the sums of a pass, and find the losses again, because one may have been replaced."""
-        if trainer.barebones:  # such a Trainer logs nothing
-            return
-        self._observables = find_observables(trainer, pl_module, self.losses)
-        others = [other for other in find_callbacks(trainer, PolynomialTermMonitor) if other is not self]
-        check_unshared(self._observables, trainer, pl_module, [other.losses for other in others])
-        self._several = bool(others) or len(self._observables) > 1
-        self._collector.attach(self._observables)
-        if self.record:
-            self._files.open(trainer, [other._files for other in others])
-        if stage not in self.stages:
-            return
-        self._class_counts = given_counts(trainer) or self._class_counts
-        num_classes = None
-        if self.per_class:
-            num_classes = self.num_classes or len(self._class_counts or ()) or find_num_classes(trainer, pl_module)
-        self._sums.begin(stage, self._observables, num_classes, pl_module.device)
-
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start(trainer, pl_module, "train")
         # on_train_epoch_start is not called if a run resumes in the middle of an epoch or after its last batch.
-        self._sums.restore(here=trainer.is_global_zero and trainer.current_epoch == self._epoch)
+        if trainer.is_global_zero and trainer.current_epoch == self._epoch:  # on one process, to count them once
+            self._sums.restore(self._restored)
+        self._restored = {}
         self._epoch = trainer.current_epoch
 
     @override
@@ -157,55 +137,14 @@ class PolynomialTermMonitor(Callback):
         self._epoch = trainer.current_epoch
 
     @override
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._start(trainer, pl_module, "test" if trainer.testing else "val")
-
-    on_test_start = on_validation_start
-
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._collector.detach()
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.current_epoch < max_epochs(trainer):
+            self._begin_step(trainer, "train")
 
     @override
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING:
-            self._collector.detach()
-
-    on_test_end = on_train_end
-
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.teardown(trainer, pl_module, "")
-
-    @override
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        monitors = find_callbacks(trainer, PolynomialTermMonitor)
-        if self in [m for m in monitors if m.figures and m.record][:1]:  # they share one record, so only one draws it
-            self._files.draw(trainer)
-
-    @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._collector.detach()
-        self._observables = {}
-        self._files.close()
-
-    def _begin_step(self, trainer: pl.Trainer, stage: Stage) -> None:
-        if stage in self.stages and not trainer.sanity_checking:
-            self._collector.begin()
-
-    def _end_step(self, stage: Stage) -> Seen:
-        seen = self._collector.end()
-        self._sums.update(stage, seen)
-        self._forms.update((path, (observation.gamma, observation.num_terms)) for path, observation in seen)
-        return seen
-
-    @override
-    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        self._begin_step(trainer, "train")
-
-    @override
-    def on_before_backward(self, *args: Any, **kwargs: Any) -> None:
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         self._collector.before_backward()
 
     @override
@@ -214,85 +153,136 @@ class PolynomialTermMonitor(Callback):
         self._collector.after_backward(rerun=pl_module.automatic_optimization)
 
     @override
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
-        seen = self._end_step("train")
-        if "train" not in self.stages or trainer.barebones or not trainer._logger_connector.should_update_logs:
-            return
-        for path in self._observables:
-            values = self._sums.compute_step(path, seen)
-            for name in values.keys() & self._names:
-                key = f"{prefix('train', path, self._several)}{name}_step"
-                pl_module.log(key, values[name], name in self.prog_bar, on_step=True, on_epoch=False)
-
-    @override
-    def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        self._begin_step(trainer, "test" if trainer.testing else "val")
-
-    @override
-    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        self._end_step("test" if trainer.testing else "val")
-
-    on_test_batch_start, on_test_batch_end = on_validation_batch_start, on_validation_batch_end
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._end_step("train")
+        if "train" in self.stages and not trainer.barebones and trainer._logger_connector.should_update_logs:
+            self._log.step(pl_module, self._sums.of_step(trainer, self._step))
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._log_epoch(trainer, pl_module, "train")
+        self._end_pass(trainer, "train")
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._collector.detach()
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._start(trainer, pl_module, "val")
+
+    @override
+    def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        self._begin_step(trainer, "val")
+
+    @override
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self._end_step("val")
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._log_epoch(trainer, pl_module, "test" if trainer.testing else "val")
+            self._end_pass(trainer, "val")
 
-    on_test_epoch_end = on_validation_epoch_end
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._collector.detach()
 
-    def _log_epoch(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
-        """Log the values of the pass that ends. They are the same on every process."""
-        if stage not in self.stages or trainer.barebones:
-            return
-        self._collector.end()  # on_train_batch_end is not called for a skipped step
-        epochs = []
-        for path, loss in self._observables.items():
-            values = self._sums.compute(stage, path)
-            scalars = {name: float(values[name]) for name in self._names}
-            vectors: Vectors = {name: value.tolist() for name, value in values.items() if name not in scalars}
-            if not any(vectors["pt_histogram"]):  # the loss was not called, or no target counted
-                continue
-            logged = dict(scalars)
-            if self.per_class:
-                check_classes(vectors)
-                if stage == "train" and self._class_counts is None:
-                    self._class_counts = counts_seen(vectors, loss)
-                logged |= class_values(vectors, self._class_counts)
-            epsilon = polynomial.as_epsilon(loss.epsilon)
-            start = prefix(stage, path, self._several)
-            for name, value in logged.items():
-                pl_module.log(start + name, value, name in self.prog_bar, on_epoch=True, sync_dist=True, batch_size=1)
-            for key, value in epsilon_values(path, self._several, epsilon).items() if stage == "train" else ():
-                pl_module.log(key, value, on_epoch=True, sync_dist=True, batch_size=1)
-            where = (stage, path, trainer.current_epoch, trainer.global_step)
-            form = self._forms.get(path, (0.0, None))
-            classes = class_record(vectors) if self.per_class else None
-            epochs.append(EpochRecord(*where, epsilon, *form, scalars, vectors["pt_histogram"], classes))
-        self._files.write(trainer, epochs, self._class_counts)
+    @override
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start(trainer, pl_module, "test")
+
+    @override
+    def on_test_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        self._begin_step(trainer, "test")
+
+    @override
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self._end_step("test")
+
+    @override
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._end_pass(trainer, "test")
+
+    @override
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._collector.detach()
+
+    @override
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        monitors = find_callbacks(trainer, PolynomialTermMonitor)
+        if self in [m for m in monitors if m.figures and m.record][:1]:  # they share one record, so only one draws it
+            self._files.draw(trainer)
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if in_trained_step(trainer):
+            self._end_step("train")
+        self.teardown(trainer, pl_module, "")
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._collector.detach()
+        self._observables = {}
+        self._files.close()
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        # A callback that saves in on_train_batch_end may run before this one has added the step.
-        sums = self._sums.state_dict(self._collector.seen, sync=False)
-        state = {"train_sums": sums, "epoch": self._epoch, "forms": self._forms, "class_counts": self._class_counts}
-        return {"version": 1, **state}
+        log = self._log
+        return {"version": 1, "epoch": self._epoch, "forms": log.forms, "class_counts": log.class_counts}
 
     @override
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if trainer.world_size > 1 and not trainer.interrupted:  # if interrupted, other processes may never get here
-            sums = self._sums.state_dict(self._collector.seen, sync=True)
-            checkpoint["callbacks"][self.state_key]["train_sums"] = sums
+        if in_trained_step(trainer):  # a callback may save in on_train_batch_end before this one has added the step
+            self._end_step("train")
+        checkpoint["callbacks"][self.state_key]["train_sums"] = self._sums.state(trainer)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._sums.load_state_dict(state_dict["train_sums"])
-        self._epoch = state_dict["epoch"]
-        self._forms = dict(state_dict["forms"])
-        self._class_counts = state_dict["class_counts"]
+        if self._can_restore(state_dict, version=1):
+            self._restored = dict(state_dict["train_sums"])
+            self._epoch = state_dict["epoch"]
+            self._log.forms = dict(state_dict["forms"])
+            self._log.class_counts = state_dict["class_counts"]
+
+    def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
+        """Begin the sums of a pass, and find the losses again, because one may have been replaced."""
+        if trainer.barebones:  # such a Trainer logs nothing
+            return
+        others = [other for other in find_callbacks(trainer, PolynomialTermMonitor) if other is not self]
+        self._observables = observed_losses(trainer, pl_module, self.losses, [other.losses for other in others])
+        self._log.several = bool(others) or len(self._observables) > 1
+        self._collector.attach(self._observables)
+        if self.record:
+            self._files.open(trainer, [other._files for other in others])
+        if stage not in self.stages:
+            return
+        self._log.class_counts = given_counts(trainer) or self._log.class_counts
+        if self.per_class:
+            counts = self._log.class_counts or ()
+            self._sums.num_classes = self.num_classes or len(counts) or find_num_classes(trainer, pl_module)
+        self._sums.begin(stage, self._observables, pl_module.device)
+
+    def _begin_step(self, trainer: pl.Trainer, stage: Stage) -> None:
+        if stage in self.stages and not trainer.sanity_checking:
+            self._collector.begin()
+            self._step = {}
+
+    def _end_step(self, stage: Stage) -> None:
+        seen = self._collector.end()
+        self._log.forms.update((path, (observation.gamma, observation.num_terms)) for path, observation in seen)
+        if seen:
+            self._step = self._sums.add(stage, seen)
+
+    def _end_pass(self, trainer: pl.Trainer, stage: Stage) -> None:
+        if stage not in self.stages or trainer.barebones:
+            return
+        self._collector.end()  # on_train_batch_end is not called for a skipped step
+        sums = self._sums.end(trainer, stage)
+        epochs = self._log.epoch(trainer, stage, sums, self._observables, self._sums.num_classes)
+        self._files.write(trainer, epochs, self._log.class_counts)

@@ -93,6 +93,11 @@ class PolyLoss(nn.Module):
         # A list: torch.compile takes the floats in it as inputs, and those in a tuple as constants (a graph each).
         self._epsilon = list(new)
 
+    @property
+    def initial_epsilon(self) -> float | tuple[float, ...]:
+        """The epsilon that the loss was built with."""
+        return self._initial_epsilon[0] if len(self._initial_epsilon) == 1 else self._initial_epsilon
+
     def link(self) -> Any:
         """Return the link with the options of this loss as they are now; its fields have the names of the options."""
         return self.link_type(*[getattr(self, name) for name in self.link_type._fields]) if self.link_type else self
@@ -163,6 +168,13 @@ class PolyLoss(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_observers": OrderedDict()}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # No checkpoint has this key: EpsilonScheduler adds it to what a spawned process returns to the main process.
+        epsilon = state_dict.pop(f"{prefix}epsilon", None)
+        if epsilon is not None:
+            self.epsilon = epsilon.tolist()
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def checked_loss(

@@ -17,7 +17,8 @@ class SeenEpsilon(pl.LightningModule):
         super().__init__()
         torch.manual_seed(0)
         self.net = nn.Linear(4, 3)
-        self.loss_fn = Poly1CrossEntropyLoss(epsilon=0.25)
+        self.loss_fn = Poly1CrossEntropyLoss()
+        self.loss_fn.epsilon = 0.25
         self.seen: list[float | tuple[float, ...]] = []
         data = TensorDataset(torch.randn(2 * batches, 4), torch.randint(3, (2 * batches,)))
         self.loader = DataLoader(data, batch_size=2, shuffle=False) if loader is None else loader

@@ -199,7 +199,7 @@ def test_it_is_pickled_and_copied_with_its_schedule(fit):
 def test_its_state_is_of_primitives(fit):
     scheduler = EpsilonScheduler(UP)
     fit(scheduler, max_epochs=2)
-    assert scheduler.state_dict() == {"version": 1, "interval": "step", "length": 8}
+    assert scheduler.state_dict() == {"version": 2, "interval": "step", "length": 8, "expected": 8}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_its_state_is_of_primitives(fit):
         ({"schedule": lambda t: t}, TypeError, "`schedule`"),
         ({"interval": "batch"}, ValueError, "`interval`.*'step', 'epoch'.*'batch'"),
         ({"total": 0}, ValueError, "`total`.*at least 1.*0"),
-        ({"total": 2.5}, ValueError, "`total`.*2.5"),
+        ({"total": 2.5}, TypeError, "`total`.*2.5"),
         ({"end": 2.0}, ValueError, "`end`"),
         ({"loss": []}, ValueError, "`loss`.*at least one path"),
     ],

@@ -16,8 +16,8 @@ def two_losses(seen_epsilon):
 
         def __init__(self, first=None, aux=None):
             super().__init__(4)
-            self.loss_fn = first or Poly1CrossEntropyLoss(0.25)
-            self.heads = nn.ModuleDict({"aux": aux or Poly1CrossEntropyLoss(0.75), "same": self.loss_fn})
+            self.loss_fn = first or self.loss_fn
+            self.heads = nn.ModuleDict({"aux": aux or Poly1CrossEntropyLoss(), "same": self.loss_fn})
             self.pairs = []
 
         def training_step(self, batch, batch_idx):
@@ -86,14 +86,14 @@ def test_a_scheduler_from_configure_callbacks_conflicts_too(make_trainer, two_lo
 
 
 def test_a_wrong_path_is_an_error_that_names_the_right_ones(make_trainer, two_losses):
-    with pytest.raises(ValueError, match=r"\['heads.aux', 'heads.same', 'loss_fn'\].*got 'head'"):
+    with pytest.raises(ValueError, match=r"`loss`.*\['heads.aux', 'heads.same', 'loss_fn'\].*got \['head'\]"):
         fit(make_trainer, two_losses(), EpsilonScheduler(UP, loss=["loss_fn", "head"]))
 
 
 def test_a_module_without_such_a_loss_is_an_error(make_trainer, seen_epsilon):
     module = seen_epsilon()
     module.loss_fn = nn.CrossEntropyLoss()
-    with pytest.raises(ValueError, match="SeenEpsilon has none"):
+    with pytest.raises(ValueError, match="SeenEpsilon has no loss"):
         fit(make_trainer, module, EpsilonScheduler(UP))
 
 

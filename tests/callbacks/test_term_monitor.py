@@ -132,9 +132,9 @@ def test_an_override_with_a_schedule_is_monitored(fit, observed):
         def __init__(self):
             super().__init__(loss_fn=nn.CrossEntropyLoss())
 
-    override = PolyLossOverride(LinearSchedule(-1.0, 2.0))
     monitor = PolynomialTermMonitor(losses=["cross_entropy"])
-    trainer, _ = fit(monitor, Plain(), [override], log_every_n_steps=1)
+    callbacks = [PolyLossOverride(), EpsilonScheduler(LinearSchedule(-1.0, 2.0))]
+    trainer, _ = fit(monitor, Plain(), callbacks, log_every_n_steps=1)
     values = logged(trainer, "train/poly/")
     assert set(values) >= NAMES
     assert values["loss"] == pytest.approx(values["base_loss"] + values["correction"])
@@ -161,27 +161,13 @@ def test_a_compiled_module_is_observed_under_its_own_paths(fit, observed, loss_o
     assert logged(trainer, "train/poly/")["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
 
 
-def test_losses_that_a_callback_puts_in_place_are_observed(fit, observed):
-    class Replaces(pl.Callback):
-        loss = Poly1CrossEntropyLoss(2.0)
-
-        def observables(self):
-            return {"net:cross entropy": self.loss}
-
+def test_a_module_without_a_loss_is_an_error(fit, observed):
     class Plain(observed):
-        def __init__(self, replaced):
+        def __init__(self):
             super().__init__(loss_fn=nn.CrossEntropyLoss())
-            self.replaced = [replaced]
 
-        def training_step(self, batch, batch_idx):
-            return self.replaced[0](self.net(batch[0]), batch[1])
-
-    callback = Replaces()
-    trainer, _ = fit(module=Plain(callback.loss), callbacks=[callback])
-    assert set(logged(trainer, "train/poly/")) >= NAMES
-    assert logged(trainer, "poly/") == {"epsilon": 2.0}
-    with pytest.raises(ValueError, match="has no loss to observe"):
-        fit(module=Plain(callback.loss))
+    with pytest.raises(ValueError, match="Plain has no loss of polyloss_lightning"):
+        fit(module=Plain())
 
 
 @pytest.mark.parametrize("options", [{"fast_dev_run": True}, {"max_steps": 3}, {"limit_val_batches": 0}])

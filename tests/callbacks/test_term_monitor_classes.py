@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from polyloss_lightning.callbacks import PolynomialTermMonitor
-from polyloss_lightning.callbacks.class_values import class_values, counts_seen
+from polyloss_lightning.callbacks.monitor.class_values import class_values, counts_seen
 from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
 from polyloss_lightning.metrics import PolynomialTerms
 

@@ -1,4 +1,4 @@
-"""One block in the YAML of somebody's LightningCLI app, in both names of Lightning."""
+"""The callbacks in the YAML of somebody's LightningCLI app, in both names of Lightning."""
 
 import importlib
 
@@ -12,6 +12,7 @@ SCHEDULE = {
     "class_path": "polyloss_lightning.schedules.LinearSchedule",
     "init_args": {"init_value": -1.0, "end_value": 2.0},
 }
+SCHEDULER = {"class_path": "polyloss_lightning.callbacks.EpsilonScheduler", "init_args": {"schedule": SCHEDULE}}
 
 
 @pytest.fixture(params=["lightning.pytorch", "pytorch_lightning"])
@@ -37,9 +38,9 @@ def app(request, data, tmp_path, monkeypatch):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
-    def run(arguments):
+    def run(arguments, *others):
         override = {"class_path": "polyloss_lightning.callbacks.PolyLossOverride", "init_args": arguments}
-        trainer = {**QUIET, "max_epochs": 1, "callbacks": [override]}
+        trainer = {**QUIET, "max_epochs": 1, "callbacks": [override, *others]}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": trainer}))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # lightning 2.6 calls what 4.53 deprecates
@@ -50,22 +51,28 @@ def app(request, data, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("epsilon", "expected"), [(2, [2.0, 2.0, 2.0, 2.0]), (SCHEDULE, [-1.0, 0.0, 1.0, 2.0])], ids=["number", "schedule"]
+    ("epsilon", "others", "expected"), [(2, [], [2.0] * 4), (1, [SCHEDULER], [-1.0, 0.0, 1.0, 2.0])], ids=["one", "two"]
 )
-def test_one_yaml_block_does_everything(app, by_hand, epsilon, expected):
-    module = app({"epsilon": epsilon, "losses": ["cross_entropy"], "scope": ["crit*"], "stages": ["train", "val"]})
+def test_a_yaml_of_one_callback_or_two_does_everything(app, by_hand, epsilon, others, expected):
+    arguments = {"epsilon": epsilon, "losses": ["cross_entropy"], "scope": ["crit*"], "stages": ["train", "val"]}
+    module = app(arguments, *others)
     for (loss, logits, target), value in zip(module.seen, expected, strict=True):
         assert loss == pytest.approx(by_hand(logits, target, epsilon=value).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"losses": ["mse_loss"]}, "mse_loss"), ({"stages": ["fit"]}, "fit"), ({"epsilon": "much"}, "much")],
+    [
+        ({"losses": ["mse_loss"]}, "mse_loss"),
+        ({"stages": ["fit"]}, "fit"),
+        ({"epsilon": "much"}, "much"),
+        ({"epsilon": SCHEDULE}, "EpsilonScheduler"),
+    ],
 )
 def test_a_wrong_value_in_the_yaml_is_named(app, capsys, arguments, message):
-    with pytest.raises((SystemExit, ValueError)):
+    with pytest.raises((SystemExit, ValueError, TypeError)) as raised:
         app(arguments)
-    assert message in capsys.readouterr().err
+    assert message in capsys.readouterr().err + str(raised.value)
 
 
 def test_several_coefficients_are_a_list(app):

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import TypeAlias
 
 from torch.utils.hooks import RemovableHandle
 
 from polyloss_lightning.core import Observable, Observation
+
+Seen: TypeAlias = list[tuple[str, Observation]]
 
 
 class ObservationCollector:
@@ -20,9 +23,9 @@ class ObservationCollector:
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
-        self.seen: list[tuple[str, Observation]] = []
+        self.seen: Seen = []
         self._collecting = False
-        self._pending: list[tuple[str, Observation]] = []
+        self._pending: Seen = []
         self._in_backward = False
         self._ran = False
 
@@ -43,7 +46,7 @@ class ObservationCollector:
         self.end()
         self._collecting = True
 
-    def end(self) -> list[tuple[str, Observation]]:
+    def end(self) -> Seen:
         """End the step and return the path and the observation of each loss call in it."""
         seen, self.seen, self._pending = self.seen, [], []
         self._collecting = self._in_backward = self._ran = False

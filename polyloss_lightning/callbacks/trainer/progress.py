@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 
@@ -76,12 +76,25 @@ def position(trainer: pl.Trainer, interval: Interval) -> int:
     return batches
 
 
-def run_length(trainer: pl.Trainer, interval: Interval) -> int | None:
+def in_trained_step(trainer: pl.Trainer) -> bool:
+    """Return whether the current training batch has been trained on, but not all ``on_train_batch_end`` hooks ran."""
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return trainer.training and batches.processed > batches.completed
+
+
+def run_length(trainer: pl.Trainer, interval: Interval, epoch: int = 0, step: int = 0) -> int | None:
     """Return the number of units in the run, or None if it cannot be derived from the Trainer.
 
     Call this in ``on_train_start`` or later, because the number of batches is unknown before.
+
+    Args:
+        trainer: the Trainer of the run.
+        interval: the unit.
+        epoch: number of completed epochs.
+        step: number of optimizer steps in these. The rest of the run is assumed to have epochs like the current one,
+            or, if the length of the loader is unknown, like the completed ones.
     """
-    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+    epochs = max_epochs(trainer)
     steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
     if interval == "epoch" and steps == math.inf:
         return _finite(epochs)
@@ -93,9 +106,27 @@ def run_length(trainer: pl.Trainer, interval: Interval) -> int | None:
     steps_per_epoch = trainer.num_training_batches
     if steps_per_epoch < math.inf:
         steps_per_epoch = math.ceil(steps_per_epoch / trainer.accumulate_grad_batches)
+    elif epoch and step:
+        steps_per_epoch = step / epoch
     if interval == "step":
-        return _finite(min(steps, epochs * steps_per_epoch))
-    return _finite(min(epochs, math.ceil(steps / steps_per_epoch))) if steps_per_epoch < math.inf else None
+        left = epochs - epoch
+        return _finite(
+            min(steps, step + round(left * steps_per_epoch) if left * steps_per_epoch < math.inf else math.inf)
+        )
+    return (
+        _finite(min(epochs, epoch + math.ceil((steps - step) / steps_per_epoch)))
+        if steps_per_epoch < math.inf
+        else None
+    )
+
+
+def max_epochs(trainer: pl.Trainer) -> float:
+    """Return the number of epochs in which weights are trained, which is infinite if nothing limits it."""
+    if trainer.max_epochs in (None, -1):
+        return math.inf
+    # StochasticWeightAveraging adds an epoch that only updates the statistics of batch normalization.
+    ends: list[int] = [callback.swa_end + 1 for callback in trainer.callbacks if hasattr(callback, "swa_end")]  # type: ignore[attr-defined]
+    return min([trainer.max_epochs, *ends])
 
 
 def _finite(length: float) -> int | None:

@@ -1,8 +1,9 @@
 """Turning per-class vectors into logged values: one per class, and one each for head, middle and tail classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TypeAlias
+from numbers import Integral
+from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 
@@ -12,11 +13,14 @@ from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
 from polyloss_lightning.record import ClassRecord
 
 Vectors: TypeAlias = dict[str, list[float]]
+MOST_CLASSES = 100  # with more, Lightning's log() takes seconds for a value per class
 _NAMES = ("pt", "first_term_share", "first_term_gradient")
 
 
 def class_values(values: Vectors, counts: Sequence[float] | None) -> dict[str, float]:
     """Return ``{name}_class/{k}`` for each class with nonzero weight, and ``{name}_head``, ``_middle`` and ``_tail``.
+
+    With more than :data:`MOST_CLASSES` classes there are only the values of head, middle and tail.
 
     Pt and the first-term share of a group of classes are weighted means over its entries. Its gradient is the sum over
     its classes.
@@ -26,7 +30,7 @@ def class_values(values: Vectors, counts: Sequence[float] | None) -> dict[str, f
         counts: number of training samples of each class, if known.
     """
     weight = values["class_weight"]
-    seen = [k for k, total in enumerate(weight) if total > 0]
+    seen = [k for k, total in enumerate(weight) if total > 0] if len(weight) <= MOST_CLASSES else []
     result = {f"{name}_class/{k}": values[f"class_{name}"][k] for name in _NAMES for k in seen}
     for group, classes in head_middle_tail(counts or ()).items():
         present = [k for k in classes if weight[k] > 0]
@@ -73,9 +77,21 @@ def _unweighted(weight: Sequence[float], loss: Observable) -> list[float] | None
 
 
 def given_counts(trainer: pl.Trainer) -> list[float] | None:
-    """Return the ``class_counts`` of the datamodule, or None if it has none."""
+    """Return the ``class_counts`` of the datamodule, or None if it has none.
+
+    Raises:
+        ValueError: if they are a mapping, and a key is not the index of a class.
+    """
     counts = getattr(getattr(trainer, "datamodule", None), "class_counts", None)
-    return None if counts is None else [float(count) for count in counts]
+    if not isinstance(counts, Mapping):
+        return None if counts is None else [float(count) for count in counts]
+    wrong = [key for key in counts if isinstance(key, bool) or not isinstance(key, Integral) or key < 0]
+    if wrong:
+        raise ValueError(
+            "`class_counts` of the datamodule must be one count per class, or a mapping from the index of each class "
+            f"to its count, got {wrong[0]!r} as an index"
+        )
+    return [float(counts.get(k, 0)) for k in range(max(counts, default=-1) + 1)]
 
 
 def find_num_classes(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
@@ -85,9 +101,9 @@ def find_num_classes(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
         ValueError: if neither has it.
     """
     for holder in (getattr(trainer, "datamodule", None), pl_module, getattr(pl_module, "hparams", None)):
-        number = getattr(holder, "num_classes", None)
-        if isinstance(number, int) and not isinstance(number, bool):
-            return number
+        number: Any = getattr(holder, "num_classes", None)
+        if not isinstance(number, bool) and isinstance(number, Integral):
+            return int(number)
     raise ValueError(
         "`per_class=True` needs the number of classes: pass PolynomialTermMonitor(num_classes=...), or define "
         f"`class_counts` on the datamodule, or `num_classes` on the datamodule or on {type(pl_module).__name__}"

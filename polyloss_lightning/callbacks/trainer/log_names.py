@@ -1,16 +1,10 @@
-"""The names under which the polynomial terms are logged."""
+"""The names under which the callbacks log."""
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 Stage: TypeAlias = Literal["train", "val", "test"]
-
-
-def scalar_names(num_terms: int) -> list[str]:
-    """Return the names of the scalars of :class:`~polyloss_lightning.metrics.PolynomialTerms`."""
-    terms = [f"term_{j}" for j in range(1, num_terms + 1)]
-    return [*terms, "tail", "loss", "base_loss", "correction", "first_term_share", "pt"]
 
 
 def prefix(stage: Stage | Literal[""], path: str, several: bool) -> str:
@@ -33,18 +27,3 @@ def epsilon_values(path: str, several: bool, epsilon: Sequence[float]) -> dict[s
     """
     start = prefix("", path, several) + "epsilon"
     return {start if len(epsilon) == 1 else f"{start}_{j}": entry for j, entry in enumerate(epsilon, start=1)}
-
-
-def check_choices(name: str, given: object, allowed: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """Return ``given`` as a tuple.
-
-    Raises:
-        TypeError: if it is not a sequence of strings.
-        ValueError: if it contains a string that is not in ``allowed``.
-    """
-    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
-        raise TypeError(f"`{name}` must be a sequence of strings, got {given!r}")
-    wrong = [one for one in given if allowed is not None and one not in allowed]
-    if wrong:
-        raise ValueError(f"`{name}` may only contain {list(allowed or ())}, got {wrong}")
-    return tuple(given)

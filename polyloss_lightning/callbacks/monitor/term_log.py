@@ -1,0 +1,82 @@
+"""Logging the values of a step or a pass."""
+
+from collections.abc import Mapping, Sequence
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from polyloss_lightning.callbacks.monitor.class_values import (
+    Vectors,
+    check_classes,
+    class_record,
+    class_values,
+    counts_seen,
+)
+from polyloss_lightning.callbacks.trainer import Stage, epsilon_values, prefix
+from polyloss_lightning.core import Observable, polynomial
+from polyloss_lightning.metrics import term_names, term_values
+from polyloss_lightning.record import EpochRecord
+
+
+class TermLog:
+    """Logs the values of sums.
+
+    Args:
+        num_terms: number of terms in the sums.
+        prog_bar: names to show on the progress bar.
+
+    Attributes:
+        several: whether there are several losses, so that names need the path.
+        forms: latest gamma and number of terms of each loss, for the record.
+        class_counts: number of training samples of each class, if known.
+    """
+
+    def __init__(self, num_terms: int, prog_bar: Sequence[str]) -> None:
+        self.num_terms = num_terms
+        self.prog_bar = prog_bar
+        self.several = False
+        self.forms: dict[str, tuple[float, int | None]] = {}
+        self.class_counts: list[float] | None = None
+
+    def step(self, pl_module: pl.LightningModule, step: Mapping[str, Tensor]) -> None:
+        """Log the values of a training step."""
+        for path, sums in step.items():
+            values = term_values(sums, self.num_terms)
+            for name in term_names(self.num_terms):
+                key = f"{prefix('train', path, self.several)}{name}_step"
+                pl_module.log(key, values[name], name in self.prog_bar, on_step=True, on_epoch=False)
+
+    def epoch(
+        self,
+        trainer: pl.Trainer,
+        stage: Stage,
+        sums: Mapping[str, Tensor],
+        losses: Mapping[str, Observable],
+        num_classes: int | None,
+    ) -> list[EpochRecord]:
+        """Log the values of a pass, which are the same on every process, and return what the record stores of it."""
+        epochs = []
+        for path, loss in losses.items():
+            values = term_values(sums[path], self.num_terms, num_classes)
+            scalars = {name: float(values[name]) for name in term_names(self.num_terms)}
+            vectors: Vectors = {name: value.tolist() for name, value in values.items() if name not in scalars}
+            if not any(vectors["pt_histogram"]):  # the loss was not called, or no target counted
+                continue
+            start, epsilon = prefix(stage, path, self.several), polynomial.as_epsilon(loss.epsilon)
+            logged = {start + name: value for name, value in scalars.items()}
+            if num_classes is not None:
+                check_classes(vectors)
+                if stage == "train" and self.class_counts is None:
+                    self.class_counts = counts_seen(vectors, loss)
+                logged |= {start + name: v for name, v in class_values(vectors, self.class_counts).items()}
+            if stage == "train":
+                logged |= epsilon_values(path, self.several, epsilon)
+            shown = {start + name for name in self.prog_bar}
+            for key, value in logged.items():
+                module = trainer.lightning_module
+                module.log(key, value, key in shown, on_epoch=True, sync_dist=True, batch_size=1)
+            where = (stage, path, trainer.current_epoch, trainer.global_step)
+            form = self.forms.get(path, (0.0, None))
+            classes = None if num_classes is None else class_record(vectors)
+            epochs.append(EpochRecord(*where, epsilon, *form, scalars, vectors["pt_histogram"], classes))
+        return epochs

@@ -1,0 +1,64 @@
+"""Finding the losses of a run: those in the module, and those that an override puts in the place of torch's."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, TypeVar
+
+import lightning.pytorch as pl
+
+from polyloss_lightning.callbacks.loss_override import PolyLossOverride
+from polyloss_lightning.interception.scope import without_wrappers
+from polyloss_lightning.losses import PolyLoss
+
+Loss: TypeAlias = PolyLoss | PolyLossOverride
+_C = TypeVar("_C", bound=pl.Callback)
+_L = TypeVar("_L")
+
+
+def find_losses(trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Loss]:
+    """Return everything that has an epsilon: the losses in the module by path, and the overrides by name.
+
+    A loss has a path for each place in the module where it is found. Paths are those in the user's code, even under
+    ``torch.compile``. The name of an override without one is ``""``.
+
+    Raises:
+        ValueError: if there is no loss at all, or an override has the name of another loss.
+    """
+    found: dict[str, Loss] = {
+        without_wrappers(path): module
+        for path, module in pl_module.named_modules(remove_duplicate=False)
+        if isinstance(module, PolyLoss)
+    }
+    for override in find_callbacks(trainer, PolyLossOverride):
+        name = override.name or ""
+        taken = sorted(found.keys() & {name, *override.observables()})
+        if taken:
+            raise ValueError(f"{taken} is the path of a loss in the module: give the PolyLossOverride another `name`")
+        found[name] = override
+    if not found:
+        raise ValueError(
+            f"{type(pl_module).__name__} has no loss of polyloss_lightning: add one as a submodule "
+            "(self.loss_fn = Poly1CrossEntropyLoss()), or replace its losses with the callback PolyLossOverride"
+        )
+    return found
+
+
+def choose(found: Mapping[str, _L], paths: Sequence[str] | None, argument: str) -> dict[str, _L]:
+    """Return each loss at one of ``paths`` once, by its first path in ``found``; None chooses all.
+
+    Raises:
+        ValueError: if nothing in ``found`` has one of the paths; the message names the ``argument``.
+    """
+    missing = [path for path in paths or () if not path or path not in found]
+    if missing:
+        raise ValueError(
+            f"`{argument}` must be among {sorted(filter(None, found))}, the losses in the module and the named "
+            f"overrides, got {missing}"
+        )
+    first = {id(loss): path for path, loss in reversed(list(found.items()))}
+    return {first[id(found[path])]: found[path] for path in (found if paths is None else paths)}
+
+
+def find_callbacks(trainer: pl.Trainer, kind: type[_C]) -> list[_C]:
+    """Return the callbacks of ``trainer`` that are instances of ``kind``, in order."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, kind)]
