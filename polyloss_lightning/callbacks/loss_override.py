@@ -58,7 +58,7 @@ class PolyLossOverride(Callback):
             and averaging it is fine, but a focal loss that computes Pt as ``exp(-ce)`` would be corrupted.
         on_nothing: ``"error"`` or ``"warn"``: what to do if the first training step calls no loss that can be
             replaced.
-        name: distinguishes several overrides in one Trainer, in logs and checkpoints, and is what the argument ``loss``
+        name: distinguishes several overrides in one Trainer and in logs, and is what the argument ``loss``
             of an ``EpsilonScheduler`` refers to.
 
     Raises:
@@ -111,11 +111,6 @@ class PolyLossOverride(Callback):
         self._contexts: dict[str, StepContext] = {}
         self._resolved = False
         self._reported = 0
-
-    @property
-    @override
-    def state_key(self) -> str:
-        return self._generate_state_key(name=self.name)
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:

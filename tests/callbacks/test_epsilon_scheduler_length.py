@@ -113,6 +113,7 @@ def test_a_run_that_ends_before_its_schedule_is_warned_of(seen_epsilon, fit):
         fit(Stops(4), EarlyStopping("value", patience=1), max_epochs=4)
 
 
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
 def test_a_run_resumed_in_the_middle_keeps_the_length_that_was_followed(seen_epsilon, fit, make_trainer, tmp_path):
     class Module(Growing, seen_epsilon):
         def on_train_batch_end(self, *args):

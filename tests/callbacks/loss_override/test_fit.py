@@ -86,14 +86,14 @@ def test_overrides_of_different_scopes_share_a_module(foreign, trained, by_hand,
     assert_same_weights(module, trained(Two((2.0, -1.0))))
 
 
-def test_overrides_of_the_same_name_are_refused_also_where_lightning_does_not_look(foreign, trained):
+def test_overrides_of_the_same_name_are_refused(foreign, trained):
     class Configured(foreign):
         def configure_callbacks(self):
             return [PolyLossOverride(1.0), PolyLossOverride(2.0)]
 
     with pytest.raises(ValueError, match="need a `name` each"):
         trained(Configured())
-    with pytest.raises(RuntimeError, match="more than one stateful callback"):
+    with pytest.raises(ValueError, match="need a `name` each"):
         trained(foreign(), callbacks=[PolyLossOverride(1.0, name="a"), PolyLossOverride(2.0, name="a")])
 
 
