@@ -4,6 +4,7 @@ Not collected by a plain ``pytest``: these packages are no dependencies of the o
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeAlias
@@ -20,11 +21,29 @@ from torch.utils.data import DataLoader
 from polyloss_lightning import PolyLossOverride
 
 EPSILON = 2.0
+DEVIATIONS: list[str] = []  # rows of the table that is printed at the end
 Patch: TypeAlias = tuple[Any, str, Callable[..., Tensor]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore")  # other people's
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if DEVIATIONS:
+        terminalreporter.section("relative deviation from the losses by hand, for benchmarks/README.md")
+        terminalreporter.write_line("| test | parameters | loss | gradients |\n|---|---|---|---|")
+        terminalreporter.write_line("\n".join(DEVIATIONS))
+
+
+def deviations(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """The number of gradients, the deviation of the loss, and that of all gradients as one vector."""
+    difference, norm = {}, {}
+    for name, value in expected.items():
+        difference[name], norm[name] = (actual[name] - value).norm().item(), value.norm().item()
+    loss = difference.pop("loss") / norm.pop("loss")
+    gradients = math.hypot(*difference.values()) / math.hypot(*norm.values())
+    return [str(len(norm)), f"{loss:.1e}", f"{gradients:.1e}"]
 
 
 def reduced(loss: Tensor, norm: Tensor | float, reduction: str, dtype: torch.dtype) -> Tensor:
@@ -140,7 +159,7 @@ def assert_same(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], to
 
 
 @pytest.fixture
-def check() -> Callable[..., Any]:
+def check(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """``check(module, batch, *patches, **override)``: the step with an override is the one with losses by hand.
 
     Returns the override, with the call sites it found.
@@ -155,6 +174,7 @@ def check() -> Callable[..., Any]:
                 stack.enter_context(mock.patch.object(owner, name, by_hand))
             expected = fit_step(module, batch)
         assert_same(actual, expected)
+        DEVIATIONS.append(" | ".join([f"| {request.node.name}", *deviations(actual, expected)]) + " |")
         assert not torch.isclose(actual["loss"], plain["loss"], rtol=1e-3)
         return override
 
