@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from polyloss_lightning.record import ClassRecord
 
-# Up to 60 classes are drawn as separate bars with marks. Up to 30 classes also have their index on the axis.
+# Up to 60 classes are drawn as separate bars with marks. Up to 30 classes also have their name or index on the axis.
 _SEPARATE, _NUMBERED = 60, 30
 
 # Field, label, factor, and the smallest upper limit of the axis.
@@ -27,7 +27,11 @@ _PANELS = (
 
 
 def classes_figure(
-    start: ClassRecord | None, end: ClassRecord, class_counts: Sequence[float] | None, title: str = ""
+    start: ClassRecord | None,
+    end: ClassRecord,
+    class_counts: Sequence[float] | None,
+    title: str = "",
+    class_names: Sequence[str] | None = None,
 ) -> Figure:
     """Draw mean Pt, first-term share and first-term gradient of each class, most frequent class first.
 
@@ -38,8 +42,11 @@ def classes_figure(
         end: values drawn as bars.
         class_counts: number of training samples of each class; None keeps the classes in index order, in one group.
         title: title of the figure.
+        class_names: name of each class, shown for up to 30 classes; None uses the indices.
     """
     number = len(end.pt)
+    names = [str(index) for index in range(number)] if class_names is None else list(map(style.short_name, class_names))
+    turned = max(map(len, names)) > 2  # by 90 degrees, so that long names stay clear of each other
     order = sorted(range(number), key=lambda index: -class_counts[index] if class_counts else 0.0)
     groups = head_middle_tail(class_counts or ()) or {"all": order}
     figure = style.new_figure(len(_PANELS), 1, (7.5, 7.0))
@@ -56,7 +63,7 @@ def classes_figure(
         axes.autoscale_view(scalex=False)
         axes.set_xlim(-0.6, number - 0.4)
         if number <= _NUMBERED:
-            axes.set_xticks(range(number), [str(index) for index in order])
+            axes.set_xticks(range(number), [names[index] for index in order], rotation=90 if turned else 0)
         axes.tick_params(labelbottom=axes is figure.axes[-1])
         axes.set_ylabel(label)
     what = "class" if number <= _NUMBERED or not class_counts else "rank of the class"

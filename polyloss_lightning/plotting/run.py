@@ -84,7 +84,7 @@ def _loss_figures(record: Record, stage: str, loss: str, title: str) -> dict[str
         number, end = classes[-1]
         start = classes[0][1] if len(classes) > 1 else None
         title = f"{title}Classes at epoch {number} ({last.stage})"
-        figures["classes"] = classes_figure(start, end, record.class_counts, title)
+        figures["classes"] = classes_figure(start, end, record.class_counts, title, record.class_names)
     return figures
 
 

@@ -74,3 +74,14 @@ def test_any_number_of_classes_has_as_many_bars_and_a_bounded_number_of_artists(
     np.testing.assert_allclose(np.concatenate(list(bars(axes).values())), epoch.classes.pt)
     assert len(axes.patches) <= 3
     assert len(axes.get_xticks()) <= 32
+
+
+def test_class_names_are_shortened_and_keep_clear_of_each_other(ends, texts_keep_clear):
+    _, end = ends
+    names = [f"species {index} of bird" for index in range(8)]
+    figure = classes_figure(None, end, COUNTS, "classes", names)
+    assert [label.get_text() for label in figure.axes[-1].get_xticklabels()][:2] == [
+        "species 1 of bi…",
+        "species 4 of bi…",
+    ]
+    texts_keep_clear({"classes": figure})
