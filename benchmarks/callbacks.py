@@ -1,6 +1,9 @@
 """What the callbacks cost per training step, beside the step of a ResNet-18 (batch 8, 32x32, one thread).
 
     python benchmarks/callbacks.py [--rounds 9] [--steps 300]
+    python benchmarks/callbacks.py --epoch-end
+
+The second form prints what the end of an epoch takes with values per class.
 
 Their cost does not depend on the network, so it is measured on a small one, where it is not lost in the noise: a
 whole `Trainer.fit` with and without them, with a CSVLogger, so that all that Lightning does for what they log, every
@@ -62,9 +65,9 @@ class Stopwatch(pl.Callback):
         self.per_step = (time.process_time() - self.start) / (trainer.num_training_batches - 10)
 
 
-def seconds_per_step(net: nn.Module, steps: int, callbacks: list[pl.Callback]) -> float:
+def seconds_per_step(net: nn.Module, steps: int, callbacks: list[pl.Callback], classes: int = CLASSES) -> float:
     """Train ``net`` for ``steps`` steps of random data."""
-    data = TensorDataset(torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,)))
+    data = TensorDataset(torch.randn(BATCH, 3, 32, 32), torch.randint(classes, (BATCH,)))
     sampler = [list(range(BATCH))] * steps
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
@@ -81,15 +84,43 @@ def seconds_per_step(net: nn.Module, steps: int, callbacks: list[pl.Callback]) -
     return watch.per_step
 
 
+class TimedMonitor(PolynomialTermMonitor):
+    """Seconds of CPU time of the last end of a training epoch."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        """Time it."""
+        start = time.process_time()
+        super().on_train_epoch_end(trainer, pl_module)
+        self.seconds = time.process_time() - start
+
+
+def epoch_ends(rounds: int) -> None:
+    """Print the seconds of CPU time of an epoch end for several numbers of classes, with a CSVLogger."""
+    print(f"{'classes':>8}{'epoch end, CPU s':>24}{'(range)':>16}")
+    for classes in (100, 1000, 21_841):
+        seconds = []
+        for _ in range(rounds):
+            monitor = TimedMonitor(per_class=True, num_classes=classes, figures=False)
+            net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.Linear(8, classes))
+            seconds_per_step(net, 11, [monitor], classes)
+            seconds.append(monitor.seconds)
+        span = f"({min(seconds):.3f}-{max(seconds):.3f})"
+        print(f"{classes:8}{statistics.median(seconds):24.3f}{span:>16}")
+
+
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--epoch-end", action="store_true", help="measure the end of an epoch instead")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
+    if arguments.epoch_end:
+        epoch_ends(arguments.rounds)
+        return
 
     def scheduler() -> EpsilonScheduler:
         return EpsilonScheduler(LinearSchedule(-1.0, 2.0))

@@ -16,6 +16,7 @@ from polyloss_lightning.losses import (
     Poly1FocalLoss,
     Poly1SigmoidFocalLoss,
 )
+from polyloss_lightning.metrics import term_names, term_sums, term_values, zero_sums
 
 mpl.use("agg")
 NAMES = ["term_1", "term_2", "term_3", "tail", "loss", "base_loss", "correction", "first_term_share", "pt"]
@@ -112,6 +113,22 @@ def test_epoch_value_is_that_of_one_batch_with_everything():
     for name, value in whole.compute().items():
         torch.testing.assert_close(parts.compute()[name], value, rtol=1e-6, atol=1e-9, equal_nan=True)
     assert float(torch.stack(values).mean()) != pytest.approx(float(whole.compute()["loss"]), rel=1e-3)
+
+
+def test_the_pure_functions_are_the_metric_and_their_sums_are_added():
+    loss, seen = Poly1CrossEntropyLoss(1.0, weight=[0.1, 1.0, 5.0, 2.0]), []
+    batches = [batch(), batch(5)]
+    with loss.register_observer(seen.append):
+        for input, target in batches:
+            loss(input, target)
+    sums = zero_sums(3, 4)
+    for observation in seen:
+        sums = sums + term_sums(observation, 3, 4)
+    values = term_values(sums, 3, 4)
+    assert list(values)[: len(NAMES)] == term_names(3) == NAMES
+    found = {name: float(values[name]) for name in NAMES}
+    assert found == pytest.approx(expected(batches, 1.0, weight=[0.1, 1.0, 5.0, 2.0]), rel=1e-5)
+    assert "class_pt" not in term_values(sums, 3)
 
 
 def test_forward_gives_the_batch_and_keeps_the_sum():

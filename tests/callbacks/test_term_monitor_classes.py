@@ -1,12 +1,17 @@
+from collections import Counter
+
 import lightning.pytorch as pl
+import numpy
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import TensorDataset
 
 from polyloss_lightning.callbacks import PolynomialTermMonitor
 from polyloss_lightning.callbacks.monitor.class_values import class_values, counts_seen
 from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
 from polyloss_lightning.metrics import PolynomialTerms
+from polyloss_lightning.record import read_record
 
 
 @pytest.fixture
@@ -39,22 +44,57 @@ def test_each_class_and_third_is_logged(make_trainer, skewed):
             assert values[f"train/poly/{name}_{third}"] == pytest.approx(float(value), rel=1e-5)
 
 
-def test_counts_of_the_datamodule_come_first(make_trainer, skewed):
-    module = skewed()
+@pytest.fixture
+def fit_with_counts(make_trainer, skewed):
+    def run(counts):
+        module = skewed()
 
-    class Data(pl.LightningDataModule):
-        class_counts = (1, 3, 2)
+        class Data(pl.LightningDataModule):
+            class_counts = counts
 
-        def train_dataloader(self):
-            return module.loader
+            def train_dataloader(self):
+                return module.loader
 
-        val_dataloader = train_dataloader
+            val_dataloader = train_dataloader
 
-    trainer = make_trainer(callbacks=[PolynomialTermMonitor(per_class=True)], max_epochs=1)
-    trainer.fit(module, datamodule=Data())
+        trainer = make_trainer(callbacks=[PolynomialTermMonitor(per_class=True)], max_epochs=1)
+        trainer.fit(module, datamodule=Data())
+        return trainer
+
+    return run
+
+
+@pytest.mark.parametrize("counts", [(1, 3, 2), Counter([1, 2, 1, 0, 1, 2]), {2: 2, 1: 3, 0: 1}, numpy.array([1, 3, 2])])
+def test_counts_of_the_datamodule_come_first(fit_with_counts, counts):
+    trainer = fit_with_counts(counts)
     values = trainer.callback_metrics
     for stage in ("train", "val"):
         assert values[f"{stage}/poly/pt_head"] == values[f"{stage}/poly/pt_class/1"]
+
+
+def test_counts_by_something_else_than_class_indices_are_an_error(fit_with_counts):
+    with pytest.raises(ValueError, match=r"`class_counts` .* mapping from the index of each class.*got 'cat'"):
+        fit_with_counts({"cat": 3, "dog": 1})
+
+
+def test_a_number_of_classes_of_numpy_is_a_number(make_trainer, skewed):
+    module = skewed()
+    module.num_classes = numpy.int64(3)
+    assert "train/poly/pt_class/2" in fit(make_trainer, module, PolynomialTermMonitor(per_class=True))
+
+
+def test_with_many_classes_the_record_alone_has_their_values(make_trainer, observed, tmp_path):
+    target = torch.arange(101).repeat(2)
+    module = observed(data=TensorDataset(torch.randn(202, 4), target), loss_fn=Poly1CrossEntropyLoss())
+    module.net = torch.nn.Linear(4, 101)
+    monitor = PolynomialTermMonitor(per_class=True, num_classes=101, figures=False)
+    trainer = make_trainer(callbacks=[monitor], max_epochs=1, logger=CSVLogger(tmp_path))
+    trainer.fit(module)
+    assert not any("_class/" in name for name in trainer.callback_metrics)
+    logits, target = (torch.cat(part) for part in zip(*module.calls["train"], strict=True))
+    pt = logits.double().softmax(1).gather(1, target[:, None])[:, 0]
+    recorded = read_record(trainer.log_dir).select("train")[0].classes.pt
+    assert recorded == pytest.approx([float(pt[target == k].mean()) for k in range(101)], rel=1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

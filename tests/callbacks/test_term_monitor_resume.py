@@ -1,9 +1,11 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.loggers import CSVLogger
 
 from polyloss_lightning.callbacks import PolynomialTermMonitor
+from polyloss_lightning.record import read_record
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch"),
@@ -105,3 +107,55 @@ def test_a_checkpoint_of_an_exception_holds_the_sums_up_to_it(run, observed, mak
         make_trainer(callbacks=[Stop(), PolynomialTermMonitor()], max_epochs=1).fit(module)
     after, loss = run([PolynomialTermMonitor()], tmp_path / "stopped.ckpt", max_epochs=1)
     assert loss == pytest.approx(loss_of([*module.calls["train"], *after]), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*ckpt_path=")  # Lightning looks for the checkpoint of an earlier exception
+@pytest.mark.parametrize("where", ["on_train_batch_end", "training_step", "on_before_zero_grad"])
+def test_an_exception_loses_no_step_that_was_trained_and_counts_none_that_was_not(
+    run, observed, make_trainer, tmp_path, loss_of, where
+):
+    class Fails(observed):
+        def fail(self):
+            if self.global_step == 3:
+                raise RuntimeError("stop")
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if where == "training_step":
+                self.fail()
+            return loss
+
+        def on_before_zero_grad(self, optimizer):
+            if where == "on_before_zero_grad":
+                self.fail()
+
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            if where == "on_train_batch_end":
+                pl_module.fail()
+
+    module = Fails()
+    checkpoint = OnExceptionCheckpoint(tmp_path)
+    trainer = make_trainer(
+        callbacks=[Stop(), PolynomialTermMonitor(), checkpoint], max_epochs=1, enable_checkpointing=True
+    )
+    with pytest.raises(RuntimeError, match="stop"):
+        trainer.fit(module)
+    states = torch.load(tmp_path / "on_exception.ckpt", weights_only=True)["callbacks"]
+    sums = states["PolynomialTermMonitor{'losses': None}"]["train_sums"]["loss_fn"]
+    trained = module.calls["train"][:3]
+    weight = torch.tensor([0.2, 1.0, 4.0])
+    assert float(sums[8]) == pytest.approx(float(sum(weight[y[y >= 0]].sum() for _, y in trained)))
+    assert float(sums[4] / sums[8]) == pytest.approx(loss_of(trained, epsilon=0.0), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Swapping scheduler")
+def test_the_epoch_that_weight_averaging_adds_is_not_recorded(observed, make_trainer, tmp_path):
+    module = observed()
+    module.net = torch.nn.Sequential(torch.nn.BatchNorm1d(4), module.net)
+    averaging = StochasticWeightAveraging(swa_lrs=0.1, swa_epoch_start=1)
+    monitor = PolynomialTermMonitor(figures=False)
+    trainer = make_trainer(callbacks=[averaging, monitor], max_epochs=3, logger=CSVLogger(tmp_path))
+    trainer.fit(module)
+    assert len(module.calls["train"]) == 4 * 5
+    assert [epoch.epoch for epoch in read_record(trainer.log_dir).select("train")] == [0, 1, 2]
