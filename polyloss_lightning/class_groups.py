@@ -1,4 +1,4 @@
-"""Dividing classes into head, middle and tail by the number of their training samples."""
+"""Dividing classes into groups by the number of their training samples."""
 
 from collections.abc import Sequence
 
@@ -19,3 +19,20 @@ def head_middle_tail(counts: Sequence[float]) -> dict[str, list[int]]:
     order = sorted(range(size), key=lambda index: -counts[index])
     first, second = (size + 2) // 3, (2 * size + 1) // 3
     return {"head": order[:first], "middle": order[first:second], "tail": order[second:]}
+
+
+def many_medium_few(counts: Sequence[float]) -> dict[str, list[int]]:
+    """Return the class indices with over 100, with 20 to 100, and with under 20 training samples.
+
+    This is the convention of long-tailed recognition (Liu et al., CVPR 2019). Empty groups are left out.
+
+    Example:
+        >>> many_medium_few([5, 40, 8, 101])
+        {'many': [3], 'medium': [1], 'few': [0, 2]}
+    """
+    groups = {
+        "many": [index for index, count in enumerate(counts) if count > 100],
+        "medium": [index for index, count in enumerate(counts) if 20 <= count <= 100],
+        "few": [index for index, count in enumerate(counts) if count < 20],
+    }
+    return {name: classes for name, classes in groups.items() if classes}

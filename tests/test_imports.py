@@ -35,19 +35,18 @@ ALLOWED = {
     "data": {"checks", "class_groups"},
     "models": {"checks", "losses", "provider"},
     "search": LOSSES | {"schedules", "plotting", "callbacks", "provider", "class_groups"},
-    "results_table": set(),
     "shipped_configs": set(),
 }
 # The command may import everything; only `python -m polyloss_lightning` imports it.
 ALLOWED["cli"] = set(ALLOWED) | {ROOT}
 ALLOWED["__main__"] = {"cli"}
 # The public names: everything that needs no extra.
-ALLOWED[ROOT] = set(ALLOWED) - {"cli", "__main__", "data", "models", "search", "results_table", "shipped_configs"}
+ALLOWED[ROOT] = set(ALLOWED) - {"cli", "__main__", "data", "models", "search", "shipped_configs"}
 
 LAZY_ONLY = {("callbacks", "plotting"), ("metrics", "plotting"), (ROOT, "plotting")}
 EXTRAS = {"matplotlib", "sklearn", "optuna", "torchvision", "jsonargparse", "rich", "pandas", "scipy", "jinja2"}
-# The extra `cli` brings these, and only the command imports these rooms.
-EXTRAS_AT_THE_TOP = {"cli": {"jsonargparse", "rich"}, "results_table": {"rich"}}
+# The extra `cli` brings these.
+EXTRAS_AT_THE_TOP = {"cli": {"jsonargparse", "rich"}}
 TORCH_ONLY = LOSSES | {"functional", "interception", "provider"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -147,4 +146,4 @@ def test_importing_the_package_loads_none_of_its_command_and_no_extra_of_its_own
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     rooms = {module.split(".")[1] for module in done.stdout.split()}
     assert "losses" in rooms
-    assert not rooms & {"cli", "data", "models", "search", "plotting", "results_table", "shipped_configs"}
+    assert not rooms & {"cli", "data", "models", "search", "plotting", "shipped_configs"}

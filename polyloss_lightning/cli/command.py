@@ -16,7 +16,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: command line without the name of the program; None uses that of the process.
     """
-    arguments = list(sys.argv[1:] if args is None else args)
+    given = arguments = list(sys.argv[1:] if args is None else args)
     folder = os.getcwd()
     if folder not in sys.path:
         # As `python -m` does, so that a config can name the classes of a module in the working folder.
@@ -30,12 +30,15 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(f"polyloss: {error}") from None
     # Hide deprecation warnings that Lightning itself triggers.
     warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+    if arguments[:1] != ["fit"]:
+        # ModelCheckpoint warns that its folder is a new one whenever a checkpoint is tested.
+        warnings.filterwarnings("ignore", "The dirpath has changed", UserWarning)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     before = sys.argv
     # Passed through sys.argv, because LightningCLI warns about `args` if the process has arguments of its own.
     sys.argv = [*before[:1], *arguments]
     try:
-        PolyLossCLI()
+        PolyLossCLI(given)
     finally:
         sys.argv = before
 

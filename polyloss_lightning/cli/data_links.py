@@ -2,8 +2,10 @@
 
 import inspect
 import pydoc
+from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
 
@@ -57,6 +59,17 @@ def check_links(model: Namespace | None, datamodule: Any) -> None:
                 f"`{'.'.join(('model', *path))}` is {value}, but {type(datamodule).__name__} has "
                 f"{attribute}={actual}: leave the argument out, and it is taken from the data"
             )
+
+
+def take_class_names(data: Namespace | None, ckpt_path: str | None) -> None:
+    """Take ``class_names`` of the data from the checkpoint if there is no ``root``, to predict new images."""
+    arguments = _arguments(data)
+    missing = "class_names" in arguments and arguments["class_names"] is None and arguments.get("root") is None
+    if data is None or not missing or not ckpt_path or not Path(ckpt_path).is_file():
+        return
+    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    state = checkpoint.get(data.class_path.rpartition(".")[2], {})
+    arguments["class_names"] = state.get("class_names")
 
 
 def _configured(model: Namespace | None, path: tuple[str, ...]) -> tuple[str | None, Any]:

@@ -1,36 +1,49 @@
 """The LightningCLI behind ``polyloss fit``, ``validate``, ``test`` and ``predict``."""
 
-import traceback
-from pathlib import Path
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from rich.console import Console
+from torch import Tensor
 
 # Imported so that configs can use the short names of their classes.
 from polyloss_lightning import callbacks, data, losses, models, schedules  # noqa: F401
+from polyloss_lightning.callbacks import PredictionWriter
 from polyloss_lightning.cli.best_validation import BestValidation
-from polyloss_lightning.cli.data_links import LinkedInstantiator, check_links, link_data
+from polyloss_lightning.cli.class_results import split_classes
+from polyloss_lightning.cli.data_links import LinkedInstantiator, check_links, link_data, take_class_names
+from polyloss_lightning.cli.mistakes import MISTAKES, is_mistake
+from polyloss_lightning.cli.next_steps import next_commands, poly_sentence
 from polyloss_lightning.cli.parser import OneLineParser
 from polyloss_lightning.cli.subcommands import SUBCOMMANDS
-from polyloss_lightning.results_table import only_classes, results_table
+from polyloss_lightning.cli.summary import (
+    ClassGroups,
+    print_paths,
+    print_results,
+    run_folder,
+    save_confusion_matrix,
+)
 from polyloss_lightning.shipped_configs import config_names
-
-_PACKAGE = Path(__file__).parents[1]
 
 
 class PolyLossCLI(LightningCLI):
     """A LightningCLI (see ``lightning.pytorch.cli``) for any module and data module.
+
+    Args:
+        command_line: the arguments that a next command repeats; None takes those of the process.
+        **kwargs: passed on to LightningCLI.
 
     It adds three features: a config may be given by the name of a shipped config as well as by its path; wrong
     arguments of the classes of this package are reported in one line instead of a traceback; each run ends with a table
     of its metrics and the paths of the files that it wrote.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, command_line: Sequence[str] | None = None, **kwargs: Any) -> None:
+        self._command_line = list(sys.argv[1:] if command_line is None else command_line)
         self._best_validation = BestValidation()
         others = "; ".join(f"polyloss {name}: {subcommand.help}" for name, subcommand in SUBCOMMANDS.items())
         super().__init__(
@@ -54,26 +67,42 @@ class PolyLossCLI(LightningCLI):
             help="Number of CPU threads of torch; null keeps the default. For a small network, 1 is as fast, and "
             "on a busy machine many times faster.",
         )
+        parser.add_argument(
+            "--class_groups",
+            type=ClassGroups,
+            default="head_middle_tail",
+            help="Groups of classes in the tables, by number of training samples: thirds of the classes, or over 100, "
+            "20 to 100 and under 20 samples.",
+        )
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
         if self.subclass_mode_model and self.subclass_mode_data:
             link_data(parser)
 
     def before_instantiate_classes(self) -> None:
-        """Set the number of threads before the first computation."""
+        """Set the number of threads before the first computation, and the class names of a checkpoint to predict."""
         num_threads = self._get(self.config, "num_threads")
         if num_threads is not None:
             torch.set_num_threads(num_threads)
+        if self.subcommand == "predict":
+            take_class_names(self._get(self.config, "data"), self._get(self.config, "ckpt_path"))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except MISTAKES as error:
+            if not is_mistake(error):
+                raise
+            self._parser(subcommand).error(str(error), error)
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer, and report arguments that our constructors reject as command-line errors."""
         try:
             super().instantiate_classes()
             check_links(self._get(self.config, "model"), self.datamodule)
-        except (TypeError, ValueError) as error:
-            raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-            # jsonargparse raises its own error if a nested argument is wrong.
-            if not raised_in.is_relative_to(_PACKAGE) and "jsonargparse" not in raised_in.parts:
+        except MISTAKES as error:
+            if not is_mistake(error):
                 raise
-            self._parser(self.subcommand).error(str(error))
+            self._parser(self.subcommand).error(str(error), error)
 
     def _add_instantiators(self) -> None:
         super()._add_instantiators()
@@ -89,40 +118,60 @@ class PolyLossCLI(LightningCLI):
         self.config_init["test"]["verbose"] = False
 
     def after_fit(self) -> None:
-        """Print the validation metrics of the best checkpoint or the last epoch, and the paths of the files written."""
-        metrics, when = self._best_validation.metrics(self.trainer)
-        self._close(metrics, f"validation part, {when}")
-        self._close(only_classes(self.trainer.callback_metrics, "train/"), "training part, last epoch")
-        if self.trainer.is_global_zero:
-            _print_paths(self.trainer)
+        """Print the metrics of the best checkpoint or the last epoch, the files written, and the next commands."""
+        metrics, vectors, when = self._best_validation.results(self.trainer)
+        train = {name: value for name, value in self.trainer.callback_metrics.items() if name.startswith("train/")}
+        of_classes = split_classes(train)[1]
+        self._close(metrics, vectors, f"validation part, {when}", "val", of_classes)
+        ckpt_path = str(getattr(self.trainer.checkpoint_callback, "best_model_path", ""))
+        if not self.trainer.is_global_zero:
+            return
+        sentence = poly_sentence(run_folder(self.trainer))
+        if sentence:
+            print(f"Poly-1: {sentence}")
+        if ckpt_path:
+            print("next:", *next_commands(self._command_line, ckpt_path), sep="\n  ")
 
     def after_validate(self) -> None:
         """Print the metrics of the validation part."""
-        self._close(self.trainer.callback_metrics, "validation part")
+        self._close(self.trainer.callback_metrics, self._vectors("val"), "validation part", "val")
 
     def after_test(self) -> None:
         """Print the metrics of the test part."""
-        self._close(self.trainer.callback_metrics, "test part")
+        self._close(self.trainer.callback_metrics, self._vectors("test"), "test part", "test")
 
-    def _close(self, metrics: dict[str, Any], title: str) -> None:
-        if self.trainer.is_global_zero and metrics:
-            counts = getattr(self.datamodule, "class_counts", None)
-            _console().print(results_table(metrics, title, counts))
+    def before_predict(self) -> None:
+        """Keep no predictions in memory, because the writer keeps what it needs."""
+        self.config_init["predict"]["return_predictions"] = False
 
+    def after_predict(self) -> None:
+        """Print the path of the predictions."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, PredictionWriter) and callback.written and self.trainer.is_global_zero:
+                print(f"predictions: {callback.written}")
 
-def _print_paths(trainer: Trainer) -> None:
-    written = {"checkpoint": str(getattr(trainer.checkpoint_callback, "best_model_path", ""))}
-    for logger in trainer.loggers:
-        written[type(logger).__name__] = str(getattr(logger, "log_dir", None) or logger.save_dir or "")
-    if trainer.log_dir:
-        written["figures"] = str(Path(trainer.log_dir) / "figures")
-    for name, path in written.items():
-        if path and Path(path).exists():
-            # Plain print, because rich would break a long path into two lines.
-            print(f"{name}: {path}")
+    def _vectors(self, stage: str) -> dict[str, Tensor]:
+        results: dict[str, dict[str, Tensor]] = getattr(self.model, "class_results", {})
+        return results.get(stage, {})
 
-
-def _console() -> Console:
-    # If the output is not a terminal (a file, a pipe), rich assumes 80 columns, too few for a table of ten classes.
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    def _close(
+        self,
+        metrics: Mapping[str, Tensor | float],
+        vectors: Mapping[str, Tensor],
+        title: str,
+        stage: str,
+        others: Mapping[str, Mapping[int, float]] | None = None,
+    ) -> None:
+        """Print tables and paths, and write ``classes.csv`` and the confusion matrix."""
+        if not self.trainer.is_global_zero or not metrics:
+            return
+        named = {f"{stage}/{name}": vector for name, vector in vectors.items()}
+        results = print_results(metrics, named, self.datamodule, title, self._get(self.config, "class_groups"))
+        folder = run_folder(self.trainer)
+        written = {}
+        if results.values and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            every = replace(results, values={**results.values, **(others or {})})
+            every.write(folder / "classes.csv")
+            written["classes"] = folder / "classes.csv"
+            save_confusion_matrix(vectors.get("confusion_matrix"), self.datamodule, folder)
+        print_paths(self.trainer, written)

@@ -72,7 +72,8 @@ class LongTailDataModule(LightningDataModule):
             check_imbalance(imbalance)
         check_integer("batch_size", batch_size, "an integer of at least 1", at_least=1)
         # Not logged, because Lightning raises an error if a module has a different `seed` or `batch_size`.
-        self.save_hyperparameters(ignore=["train", "val", "test", "predict"], logger=False)
+        objects = ["train", "val", "test", "predict", "train_transform", "transform"]
+        self.save_hyperparameters(ignore=objects, logger=False)
         self.train, self.val, self.test = train, val, test
         self.predict = test if predict is None else predict
         self.imbalance = imbalance

@@ -1,0 +1,73 @@
+"""Finding the training, validation and test part of a folder of images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from polyloss_lightning.data.image_files import class_folders, labelled_images
+from polyloss_lightning.data.long_tail import shuffled_by_class
+
+Samples: TypeAlias = list[tuple[str, int | None]]
+
+
+def image_parts(
+    root: Path, class_names: Sequence[str] | None, val_fraction: float, test_fraction: float, seed: int
+) -> tuple[list[str], dict[str, Samples]]:
+    """Return the names of the classes, and the samples of each part.
+
+    Args:
+        root: folder with the folders ``train``, ``val`` and perhaps ``test``, or with the folders of the classes.
+        class_names: names of the classes; None takes the names of the folders, sorted.
+        val_fraction: part of each class for validation, if ``root`` has the folders of the classes.
+        test_fraction: part of each class for the test, likewise.
+        seed: seed of the split.
+
+    Raises:
+        FileNotFoundError: if a folder is missing or contains no image, or a class is missing in a part.
+        ValueError: if there are fewer than two classes, or a class has too few images to split.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"`root` must be a folder of images, and there is no folder {root}")
+    folders = class_folders(root)
+    has_parts = "train" in folders
+    classes = list(class_names or class_folders(root / "train" if has_parts else root))
+    where = root / "train" if has_parts else root
+    if not classes:
+        raise FileNotFoundError(
+            f"there is no folder in {where}: it must contain one folder of images for each class, or `root` must "
+            "contain the folders train, val and test"
+        )
+    if len(classes) == 1:
+        raise ValueError(f"there must be at least two classes, but {where} has one folder only: {classes[0]!r}")
+    if has_parts:
+        present = [part for part in ("train", "val", "test") if part in folders]
+        parts: dict[str, Samples] = {part: labelled_images(root / part, classes) for part in present}
+        if "val" not in parts:
+            raise FileNotFoundError(f"{root} has a folder train, but no folder val")
+        return classes, parts
+    return classes, _split(labelled_images(root, classes), classes, val_fraction, test_fraction, seed)
+
+
+def _split(
+    samples: Samples, classes: Sequence[str], val_fraction: float, test_fraction: float, seed: int
+) -> dict[str, Samples]:
+    """Split each class by the fractions, with at least one image of each class in each part."""
+    fractions = {"val": val_fraction, **({"test": test_fraction} if test_fraction else {})}
+    targets = torch.tensor([target for _, target in samples])
+    indices: dict[str, list[int]] = {"train": [], **{part: [] for part in fractions}}
+    for name, group in zip(classes, shuffled_by_class(targets, torch.Generator().manual_seed(seed)), strict=True):
+        if len(group) <= len(fractions):
+            raise ValueError(
+                f"the class {name!r} has too few images to split: it needs at least {len(fractions) + 1} (one each for "
+                f"{', '.join(indices)}), got {len(group)}"
+            )
+        rest = group.tolist()
+        for part, fraction in fractions.items():
+            # Leave at least one image for training.
+            number = min(max(1, round(fraction * len(group))), len(rest) - 1)
+            indices[part] += rest[:number]
+            rest = rest[number:]
+        indices["train"] += rest
+    return {part: [samples[index] for index in sorted(chosen)] for part, chosen in indices.items()}
