@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from polyloss_lightning.callbacks.base import Callback
-from polyloss_lightning.callbacks.trainer import Stage, StepContext, unwrap_step, wrap_step
+from polyloss_lightning.callbacks.trainer import Stage, StepCheck, StepContext, unwrap_step, wrap_step
 from polyloss_lightning.checks import check_choices
 from polyloss_lightning.core import Observable
 from polyloss_lightning.interception import CallSite, Elementwise, LossName, LossOverride, OnNothing
@@ -40,7 +40,9 @@ class PolyLossOverride(Callback):
 
     After the first training step, Lightning's log shows a table of the loss calls that were found, whether each was
     replaced, and if not, why. The table is logged again at the end of an epoch that found more calls. If no call was
-    replaced in the first step, the run ends with an error.
+    replaced in the first step, the run ends with an error. It also ends with an error if the loss of a step is computed
+    from an exponential of a replaced loss, as in a focal loss with ``pt = exp(-ce)``. Whatever else the module computes
+    from a replaced loss, such as a perplexity, is that of the replaced loss.
 
     The module itself is not changed: its methods, hooks and ``state_dict`` stay the same, even during the run. If
     several overrides cover the same call, the last one in the list of callbacks applies.
@@ -55,7 +57,7 @@ class PolyLossOverride(Callback):
         stages: stages in which losses are replaced. By default this is only training, so that ``val_loss`` can be
             compared with past runs.
         elementwise: what to do with a loss of reduction ``"none"``: ``"error"``, ``"apply"`` or ``"skip"``. Masking
-            and averaging it is fine, but a focal loss that computes Pt as ``exp(-ce)`` would be corrupted.
+            and averaging it is fine; :func:`~polyloss_lightning.interception.override_losses` explains what is not.
         on_nothing: ``"error"`` or ``"warn"``: what to do if the first training step calls no loss that can be
             replaced.
         name: distinguishes several overrides in one Trainer and in logs, and is what the argument ``loss``
@@ -178,7 +180,7 @@ class PolyLossOverride(Callback):
         self._contexts = {}
 
     @contextmanager
-    def _step_context(self, pl_module: pl.LightningModule, stage: Stage, *, report: bool) -> Iterator[None]:
+    def _step_context(self, pl_module: pl.LightningModule, stage: Stage, *, report: bool) -> Iterator[StepCheck | None]:
         """Replace or observe the losses during a step of ``stage``."""
         if not self._resolved:  # a learning-rate finder trains before on_fit_start
             self._resolve_scope(pl_module)
@@ -187,7 +189,7 @@ class PolyLossOverride(Callback):
                 yield
             return
         with self._override.replacing():
-            yield
+            yield self._override.refuse if report else None
         if report and not self._reported and not pl_module.trainer.sanity_checking:
             self._report()
             self._override.check()

@@ -176,7 +176,7 @@ class _ClosedForm(torch.autograd.Function):
             number = value.new_full((), count) if denominator is None else denominator
             seen.append(observed._replace(denominator=number))
         if reduction == "none":
-            loss = value.squeeze(min(1, input.dim() - 1)) if type(link) is Softmax else value
+            loss = value.squeeze_(min(1, input.dim() - 1)) if type(link) is Softmax else value
         elif reduction == "mean" and denominator is None:
             loss = value.mean() if value.dim() > 0 else value / count
         else:

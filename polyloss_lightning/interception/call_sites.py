@@ -2,13 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-import torch
-
 _HERE = __name__.rpartition(".")[0]
+_FOOTER = "What is computed from a replaced loss, such as a perplexity, is that of the replaced loss."
 _FOCAL = ("torchvision.ops.focal_loss", "sigmoid_focal_loss")
 
 
@@ -23,7 +22,7 @@ class CallSite:
         replaced: whether the loss was replaced.
         reason: why it was not replaced; empty if it was.
         shape: shape of the logits in the latest call.
-        calls: number of calls; those in compiled code count at most once each time the call sites are read.
+        calls: number of calls.
     """
 
     function: str
@@ -65,40 +64,22 @@ def location(frame: FrameType) -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-# Evaluated once, when the graph is traced: the caller is the same in every run of the same code.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def traced_caller() -> tuple[bool, str]:
-    """Return whether torchvision's focal loss is the caller, and file and line, for code that is being traced."""
-    from torch._guards import TracingContext  # there is no public API for the stack of the code being traced
-
-    focal = False
-    for summary in reversed(TracingContext.extract_stack()):
-        path = summary.filename.replace(os.sep, "/")
-        if "/torch/" in path or f"/{_HERE.replace('.', '/')}/" in path:
-            continue
-        if path.endswith(f"/{_FOCAL[0].replace('.', '/')}.py") and summary.name == _FOCAL[1]:
-            focal = True
-            continue
-        return focal, f"{summary.filename}:{summary.lineno}"
-    # All frames being traced belong to torch, so the caller runs as plain Python.
-    frame = caller()
-    return focal or in_sigmoid_focal_loss(frame), location(frame)
-
-
-def table(sites: Iterable[CallSite]) -> str:
+def table(sites: Sequence[CallSite]) -> str:
     """Return the call sites as an aligned text table.
 
     Example:
         >>> print(table([CallSite("cross_entropy", "mean", "/app/model.py:31", True, shape=(8, 10), calls=1)]))
         function       reduction  shape    called from       replaced
         cross_entropy  mean       (8, 10)  /app/model.py:31  yes
+        What is computed from a replaced loss, such as a perplexity, is that of the replaced loss.
     """
     rows = [("function", "reduction", "shape", "called from", "replaced")]
     for site in sites:
         replaced = "yes" if site.replaced else f"no: {site.reason}"
         rows.append((site.function, site.reduction, str(site.shape), _short(site.location), replaced))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([*lines, _FOOTER] if any(site.replaced for site in sites) else lines)
 
 
 def _short(location: str) -> str:

@@ -1,5 +1,8 @@
 """The loss functions of torch that can be replaced, and the conversion of their arguments to links."""
 
+import contextlib
+import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
@@ -106,6 +109,41 @@ def check_losses(losses: object) -> tuple[LossName, ...]:
     return tuple(losses)
 
 
+_accepted: set[Any] = set()
+
+
+def refuse_bad_options(
+    func: Callable[..., Any], function: LossFunction, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Let torch refuse the options that it refuses: the first call with them is made on one sample by torch itself."""
+    options = (func, *map(_option, args), *((name, _option(value)) for name, value in kwargs.items()))
+    with contextlib.suppress(TypeError):  # unhashable
+        if options in _accepted:
+            return
+    try:
+        arguments = inspect.signature(function.bind).bind(*args, **kwargs).arguments
+    except TypeError:
+        func(*args, **kwargs)
+        raise
+    sample = {"input": torch.zeros(1, 1, device="cpu"), "linear_weight": torch.zeros(1, 1, device="cpu")}
+    target = arguments["target"]
+    if isinstance(target, Tensor):
+        is_index = not target.is_floating_point() and function.name != "binary_cross_entropy_with_logits"
+        sample["target"] = torch.zeros(1, dtype=torch.long, device="cpu") if is_index else sample["input"]
+    tensors = {name: sample.get(name) for name, value in arguments.items() if isinstance(value, Tensor)}
+    # Not for an override around this one, which would take the call for one of the module.
+    with torch._C.DisableTorchFunction(), warnings.catch_warnings(action="ignore"):
+        func(**{**arguments, **tensors})
+    if len(_accepted) > 1000:  # an option that moves
+        _accepted.clear()
+    with contextlib.suppress(TypeError):
+        _accepted.add(options)
+
+
+def _option(value: object) -> object:
+    return (Tensor, value.is_floating_point()) if isinstance(value, Tensor) else (type(value), value)
+
+
 # These signatures match torch's in names, order and defaults, because calls arrive exactly as they were written.
 
 
@@ -119,7 +157,7 @@ def _cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Call:
-    link = Softmax(weight, ignore_index, label_smoothing)
+    link = Softmax(weight, ignore_index, max(label_smoothing, 0.0))  # torch takes a negative one for 0
     return Call(input, target, _reduction(size_average, reduce, reduction), link)
 
 

@@ -1,21 +1,20 @@
 """Replacing torch's loss functions inside of a ``with`` block."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
-import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from polyloss_lightning.checks import check_choice
 from polyloss_lightning.core import Observable, Observer, polynomial
 from polyloss_lightning.interception.call_sites import CallSite, table
-from polyloss_lightning.interception.elementwise import ElementwiseLossMode
+from polyloss_lightning.interception.exponentials import LossOverrideError
 from polyloss_lightning.interception.functions import LossName, check_losses
-from polyloss_lightning.interception.mode import Elementwise, LossMode, LossOverrideError
+from polyloss_lightning.interception.mode import Elementwise, LossMode
 from polyloss_lightning.interception.scope import Scope
 from polyloss_lightning.losses.base import warn_of_sign_flip
 
@@ -38,8 +37,8 @@ class LossOverride:
         check_choice("elementwise", elementwise, get_args(Elementwise))
         check_choice("on_nothing", on_nothing, get_args(OnNothing))
         self.on_nothing = on_nothing
-        mode = ElementwiseLossMode if elementwise == "apply" else LossMode
-        self._mode = mode(check_losses(losses), None if scope is None else Scope(scope), elementwise)
+        self._depth = 0
+        self._mode = LossMode(check_losses(losses), None if scope is None else Scope(scope), elementwise)
         self.epsilon = epsilon
         if module is not None:
             self.resolve_scope(module)
@@ -68,7 +67,7 @@ class LossOverride:
     @property
     def call_sites(self) -> list[CallSite]:
         """The loss calls found so far, one entry per line of code, with the reason if a call was not replaced."""
-        return self._mode.call_sites()
+        return list(self._mode.sites.values())
 
     def table(self) -> str:
         """:attr:`call_sites` as text."""
@@ -98,17 +97,35 @@ class LossOverride:
     @contextmanager
     def _entered(self, *, replacing: bool) -> Iterator[None]:
         before, self._mode.replacing = self._mode.replacing, replacing
-        self._mode.trains = torch.is_grad_enabled()
+        self._begin()
         try:
             with self._mode:
                 yield
         finally:
             self._mode.replacing = before
+            self._end()
+
+    def _begin(self) -> None:
+        self._depth += 1
+        if self._depth == 1:
+            self._mode.begin_step()
+
+    def _end(self) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._mode.end_step()
 
     def forget(self) -> None:
         """Discard the call sites found so far."""
-        self._mode.call_sites()  # also clears the sites recorded by compiled code
         self._mode.sites = {}
+
+    def refuse(self, output: Any) -> None:
+        """Raise if the loss that a step returns is computed from an exponential of a replaced loss.
+
+        Args:
+            output: a tensor, or a dictionary with the key ``"loss"``; anything else is ignored.
+        """
+        self._mode.exponentials.refuse(output.get("loss") if isinstance(output, Mapping) else output)
 
     def check(self) -> None:
         """Raise an error, or warn if ``on_nothing="warn"``, if no loss has been replaced so far.
@@ -127,7 +144,7 @@ class LossOverride:
         warnings.warn(message, stacklevel=2)
 
     def __enter__(self) -> "LossOverride":
-        self._mode.trains = torch.is_grad_enabled()
+        self._begin()
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -135,6 +152,7 @@ class LossOverride:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._mode.__exit__(kind, value, traceback)  # type: ignore[no-untyped-call]
+        self._end()
         if kind is None:
             self.check()
 
@@ -174,7 +192,14 @@ def override_losses(
     targets and the dtype of the result are all kept. Losses of this package are not replaced. If blocks are nested,
     the innermost one applies.
 
-    The block affects only the thread that enters it. It has to include the backward pass if the model recomputes
+    A focal loss that computes Pt as ``exp(-ce)`` would be corrupted. An exponential of a replaced loss (``exp``, a
+    sigmoid, a softmax over losses) is therefore refused if it takes part in a gradient: at the latest, the backward
+    pass raises. If the exponential is meant, use a loss of this package with
+    :class:`~polyloss_lightning.LossProvider`. Everything else that is computed from a replaced loss, such as a
+    perplexity, is that of the replaced loss.
+
+    In compiled code, the graph breaks at a replaced loss, and ``fullgraph=True`` is refused. The block affects only the
+    thread that enters it. It has to include the backward pass if the model recomputes
     activations (``torch.utils.checkpoint``). Otherwise the forward pass is enough.
 
     Args:
@@ -183,12 +208,12 @@ def override_losses(
             ``"binary_cross_entropy_with_logits"``, ``"sigmoid_focal_loss"`` of torchvision, ``"linear_cross_entropy"``
             and ``"nll_loss"``. None replaces all except the last one, whose input is often not a log-probability.
         scope: paths of modules in ``module``, or glob patterns; only losses called inside of these modules are
-            replaced. None replaces losses everywhere. In compiled code a scope breaks the graph at the loss.
+            replaced. None replaces losses everywhere.
         module: the model that contains the modules named in ``scope``.
         elementwise: what to do with a loss of reduction ``"none"``. Masking and averaging it is fine, but a focal loss
-            that computes Pt as ``exp(-ce)`` would be corrupted. ``"error"`` raises at every such loss, ``"apply"``
-            replaces it and raises if ``exp`` is applied to it, and ``"skip"`` does not replace it. (torchvision's
-            focal loss is recognized and always replaced correctly.)
+            that computes Pt as ``exp(-ce)`` through NumPy or ``.item()`` would be corrupted unnoticed. ``"error"``
+            raises at every such loss, ``"apply"`` replaces it, and ``"skip"`` does not replace it. (torchvision's focal
+            loss is recognized and always replaced correctly.)
         on_nothing: ``"error"`` or ``"warn"``: what to do at the end of the block if no loss was replaced.
 
     Returns:
@@ -197,8 +222,8 @@ def override_losses(
     Raises:
         TypeError: if an argument has the wrong type.
         ValueError: if an argument is out of range, or if a pattern of ``scope`` matches no module of ``module``.
-        LossOverrideError: inside of the block, at a loss that cannot be replaced safely; at its end, if no loss was
-            replaced.
+        LossOverrideError: inside of the block, at a loss that cannot be replaced safely; in a backward pass through an
+            exponential of a replaced loss; at the end of the block, if no loss was replaced.
 
     Example:
         >>> import torch

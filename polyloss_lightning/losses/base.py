@@ -72,7 +72,6 @@ class PolyLoss(nn.Module):
         super().__init__()
         if type(self).entries is PolyLoss.entries and self.link_type is None:
             raise TypeError(f"{type(self).__name__} must override `entries`, which returns what enters the polynomial")
-        check_reduction(reduction)
         self.reduction = reduction
         self.num_terms = num_terms
         self.epsilon = epsilon
@@ -97,6 +96,16 @@ class PolyLoss(nn.Module):
     def initial_epsilon(self) -> float | tuple[float, ...]:
         """The epsilon that the loss was built with."""
         return self._initial_epsilon[0] if len(self._initial_epsilon) == 1 else self._initial_epsilon
+
+    @property
+    def reduction(self) -> Reduction:
+        """``"none"``, ``"mean"`` or ``"sum"``. A new value is validated."""
+        return self._reduction
+
+    @reduction.setter
+    def reduction(self, reduction: Reduction) -> None:
+        check_reduction(reduction)
+        self._reduction = reduction
 
     def link(self) -> Any:
         """Return the link with the options of this loss as they are now; its fields have the names of the options."""

@@ -1,4 +1,4 @@
-"""torch.compile of whatever holds the loss: right, in the graph, and compiled twice in all while epsilon moves."""
+"""torch.compile of the code that calls a loss: right, with one graph break at the loss."""
 
 import pytest
 import torch
@@ -61,40 +61,57 @@ def step(model, x=X, target=TARGET):
 
 @pytest.mark.parametrize("part", [whole, submodule, criterion])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_two_graphs_serve_a_moving_epsilon(part, backend):
-    model, plain = Model(), Model()
+def test_nothing_is_compiled_again_while_epsilon_moves(part, backend):
+    model, plain, counts = Model(), Model(), []
     plain.load_state_dict(model.state_dict())
     counter = CompileCounterWithBackend(backend)
-    compiled = part(model, backend=counter, fullgraph=True)
-    with override_losses() as override:
-        for epsilon in (-1.0, 0.3, 1.0, 2.5):
-            override.epsilon = epsilon
+    compiled, override = part(model, backend=counter), override_losses()
+    for epsilon in (-1.0, 0.3, 1.0, 2.5, 0.7, 1.5):
+        override.epsilon = epsilon
+        with override.replacing():
             actual = step(compiled)
-            with override_losses(epsilon):
-                expected = step(plain)
-            torch.testing.assert_close(actual, expected)
-            (site,) = override.call_sites
-    assert counter.frame_count == 2
-    assert site.calls == 4
+        with override_losses(epsilon):
+            expected = step(plain)
+        torch.testing.assert_close(actual, expected)
+        counts.append(counter.frame_count)
+    assert counts[3:] == counts[3:4] * 3
+    (site,) = override.call_sites
+    assert site.calls == 6
     assert (site.function, site.reduction, site.shape, site.replaced) == ("cross_entropy", "mean", (8, 3), True)
     assert site.location.startswith(__file__)
     # Out of the block the compiled module is what it was.
     torch.testing.assert_close(step(compiled), step(plain))
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 7), reason="wrong gradients on some CPUs, without an override too")
+def test_it_works_with_reduce_overhead():
+    model = Model()
+    compiled, override = torch.compile(model, mode="reduce-overhead"), override_losses(2.0)
+    for _ in range(4):
+        with override.replacing():
+            actual = step(compiled)
+        with override_losses(2.0):
+            torch.testing.assert_close(actual, step(model))
+
+
+def test_fullgraph_is_refused_by_name():
+    compiled = torch.compile(Model(), backend="eager", fullgraph=True)
+    reason = "compile this code without fullgraph=True" if torch.__version__ >= (2, 8) else "in_plain_python"
+    with pytest.raises(Exception, match=reason), override_losses():
+        compiled(X, TARGET)
+
+
 def test_code_compiled_under_one_override_serves_the_next_and_tells_it_what_it_replaced():
-    counter = CompileCounterWithBackend("eager")
-    compiled, results = torch.compile(Model(), backend=counter), []
+    compiled, results = torch.compile(Model(), backend="eager"), []
     for _ in range(4):
         with override_losses(1.0) as override:
             results.append(compiled(X, TARGET))
         assert [site.replaced for site in override.call_sites] == [True]
-    assert counter.frame_count == 1
     torch.testing.assert_close(results, results[:1] * 4)
 
 
 class Mixed(nn.Module):
-    """Some losses to replace, some to leave, in one graph."""
+    """Some losses to replace, some to leave, in one function."""
 
     def __init__(self):
         super().__init__()
@@ -117,9 +134,11 @@ class Mixed(nn.Module):
 )
 def test_each_loss_in_a_graph_is_treated_for_what_it_is(backend, losses):
     model = Mixed()
-    compiled = torch.compile(model, backend=backend, fullgraph=True)
-    with override_losses(2.0, losses=losses, elementwise="skip") as override:
-        actual = step(compiled)
+    compiled = torch.compile(model, backend=backend)
+    override = override_losses(2.0, losses=losses, elementwise="skip")
+    for _ in range(4):
+        with override.replacing():
+            actual = step(compiled)
     with override_losses(2.0, losses=losses, elementwise="skip") as expected_override:
         expected = step(model)
     torch.testing.assert_close(actual, expected)
@@ -131,7 +150,7 @@ def test_each_loss_in_a_graph_is_treated_for_what_it_is(backend, losses):
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_a_scope_is_right_in_compiled_code_at_the_price_of_a_graph_break(backend):
+def test_a_scope_is_right_in_compiled_code(backend):
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
@@ -164,26 +183,6 @@ def test_an_elementwise_loss_in_compiled_code_is_refused_by_default_with_its_pla
     model = torch.compile(Model(nn.CrossEntropyLoss(reduction="none")), backend="eager")
     with pytest.raises(LossOverrideError, match=r"test_compile.py:\d+ calls cross_entropy"), override_losses():
         model(X, TARGET)
-
-
-def test_applying_to_an_elementwise_loss_is_refused_in_compiled_code_where_nothing_can_be_followed():
-    def focal(x, target):
-        ce = F.cross_entropy(x, target, reduction="none")
-        return ((1 - torch.exp(-ce)) ** 2 * ce).mean()
-
-    compiled = torch.compile(focal, backend="eager")
-    refused = pytest.raises(
-        Exception, match=r"(?s)test_compile.py:\d+ calls cross_entropy with reduction='none' in compiled"
-    )
-    with refused, override_losses(elementwise="apply"):
-        compiled(torch.randn(8, 3, requires_grad=True), TARGET)
-
-
-def test_a_loss_in_a_block_without_gradients_breaks_no_graph():
-    model = Model()
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    with torch.no_grad(), override_losses(2.0):
-        torch.testing.assert_close(compiled(X, TARGET), model(X, TARGET))
 
 
 def test_an_observed_loss_is_seen_from_compiled_code():

@@ -1,5 +1,7 @@
 """What is put in the place of each of torch's functions: value, gradient, options and dtype."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -185,6 +187,72 @@ def test_at_epsilon_0_it_is_torchs_loss_in_value_dtype_and_gradient(name, dtype,
     gradients = [torch.autograd.grad(loss, logits)[0] for loss in (actual, expected)]
     assert gradients[0].dtype == gradients[1].dtype
     torch.testing.assert_close(*gradients, rtol=8 * tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reduction": "avg"},
+        {"reduction": None},
+        {"reduction": ""},
+        {"label_smoothing": 1.5},
+        {"label_smoothing": None},
+        {"ignore_index": None},
+        {"ignore_index": 0.5},
+        {"weight": [1.0] * CLASSES},
+        {"unknown": 1},
+        {"input": None},
+        {"target": None},
+    ],
+)
+@pytest.mark.parametrize("soft", [False, True])
+def test_options_that_torch_refuses_are_refused_as_by_torch(logits, target, options, soft):
+    arguments = {"input": logits, "target": F.one_hot(target, CLASSES).float() if soft else target, **options}
+    with pytest.raises((TypeError, ValueError, RuntimeError)) as expected:
+        F.cross_entropy(**arguments)
+    for _ in range(2):
+        with pytest.raises(type(expected.value), match=re.escape(str(expected.value))), override_losses(2.0):
+            F.cross_entropy(**arguments)
+
+
+def test_a_negative_label_smoothing_is_none_as_in_torch(logits, target):
+    with override_losses(0.0):
+        actual = F.cross_entropy(logits, target, label_smoothing=-0.5)
+    torch.testing.assert_close(actual, F.cross_entropy(logits, target, label_smoothing=-0.5))
+    torch.testing.assert_close(actual, F.cross_entropy(logits, target))
+
+
+@pytest.mark.parametrize("options", [{"reduction": "avg"}, {"reduction": None}, {"weight": 2.0}, {"pos_weight": [1.0]}])
+def test_options_of_binary_cross_entropy_that_torch_refuses_are_refused_as_by_torch(logits, options):
+    arguments = {"input": logits, "target": torch.ones(8, CLASSES), **options}
+    with pytest.raises((TypeError, ValueError, RuntimeError)) as expected:
+        F.binary_cross_entropy_with_logits(**arguments)
+    with pytest.raises(type(expected.value), match=re.escape(str(expected.value))), override_losses(2.0):
+        F.binary_cross_entropy_with_logits(**arguments)
+
+
+@pytest.mark.parametrize("module", [nn.CrossEntropyLoss, nn.BCEWithLogitsLoss])
+def test_a_reduction_that_is_set_later_is_refused_as_by_torch(logits, module):
+    loss = module()
+    with override_losses(2.0):
+        loss(logits, torch.rand(8, CLASSES))
+        loss.reduction = "foo"
+        with pytest.raises(ValueError, match="foo is not a valid value for reduction"):
+            loss(logits, torch.rand(8, CLASSES))
+
+
+def test_an_index_to_ignore_is_refused_for_probabilities_as_by_torch(logits):
+    with pytest.raises(RuntimeError, match="ignore_index") as expected:
+        F.cross_entropy(logits, torch.rand(8, CLASSES), ignore_index=1)
+    with pytest.raises(RuntimeError, match=re.escape(str(expected.value))), override_losses(2.0):
+        F.cross_entropy(logits, torch.rand(8, CLASSES), ignore_index=1)
+
+
+def test_options_are_checked_without_a_call_that_an_outer_override_takes_for_one_of_the_module(logits, target):
+    nothing = pytest.warns(UserWarning, match="No call of them was seen")
+    with nothing, override_losses(5.0, on_nothing="warn") as outer, override_losses(2.0):
+        F.cross_entropy(logits, target, label_smoothing=0.123)
+    assert outer.call_sites == []
 
 
 @pytest.mark.parametrize(

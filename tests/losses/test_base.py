@@ -222,3 +222,13 @@ def test_the_base_is_abstract():
 def test_the_repr_of_a_loss_with_many_class_weights_is_short():
     assert "weight=<tensor of shape (1000,)>" in repr(Poly1CrossEntropyLoss(weight=torch.ones(1000)))
     assert "weight=[1.0, 2.0]" in repr(Poly1CrossEntropyLoss(weight=[1.0, 2.0]))
+
+
+def test_a_reduction_that_is_set_later_is_validated():
+    loss = Poly1CrossEntropyLoss()
+    with pytest.raises(ValueError, match="'foo'"):
+        loss.reduction = "foo"
+    loss.reduction = "sum"
+    logits = torch.randn(4, 3)
+    expected = torch.nn.functional.cross_entropy(logits, torch.arange(4) % 3, reduction="sum")
+    torch.testing.assert_close(loss.base_loss(logits, torch.arange(4) % 3), expected)

@@ -9,11 +9,12 @@ from polyloss_lightning.callbacks.trainer.progress import (
     position,
     run_length,
 )
-from polyloss_lightning.callbacks.trainer.step_wrapper import StepContext, unwrap_step, wrap_step
+from polyloss_lightning.callbacks.trainer.step_wrapper import StepCheck, StepContext, unwrap_step, wrap_step
 
 __all__ = [
     "Interval",
     "Stage",
+    "StepCheck",
     "StepContext",
     "Window",
     "epsilon_values",

@@ -6,11 +6,14 @@ from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 
-StepContext: TypeAlias = Callable[[], AbstractContextManager[Any]]
+StepCheck: TypeAlias = Callable[[Any], None]
+StepContext: TypeAlias = Callable[[], AbstractContextManager[StepCheck | None]]
 
 
 def wrap_step(strategy: "pl.strategies.Strategy", name: str, context: StepContext) -> None:
     """Make the strategy run its method ``name`` inside of ``context()``, until :func:`unwrap_step` is called.
+
+    If the context manager yields a function, it is called with the result of the method.
 
     The wrapper is an attribute of the strategy instance. Wrapping the method of the module instead would not be safe:
     the wrapper would be copied and pickled with the module, but stay bound to the original.
@@ -47,6 +50,9 @@ class _WrappedStep:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with ExitStack() as stack:
-            for context in self.contexts:
-                stack.enter_context(context())
-            return self.method(*args, **kwargs)
+            checks = [stack.enter_context(context()) for context in self.contexts]
+            result = self.method(*args, **kwargs)
+            for check in checks:
+                if check is not None:
+                    check(result)
+            return result
