@@ -17,7 +17,7 @@ def outside_of_graphs(reason: str) -> Callable[[Callable[..., Any]], Callable[..
     options = {"reason": reason} if "reason" in inspect.signature(torch.compiler.disable).parameters else {}
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        decorated: Callable[..., Any] = torch.compiler.disable(function, recursive=False, **options)
+        decorated: Callable[..., Any] = torch.compiler.disable(function, recursive=False, **options)  # type: ignore[no-untyped-call]
         return decorated
 
     return decorate

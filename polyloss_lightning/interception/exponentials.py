@@ -75,7 +75,7 @@ class ExponentialCheck:
 
     def forget_losses(self) -> None:
         """Follow only exponentials that still exist. Called after a backward pass, which is the end of most losses."""
-        self._exponentials = {key: mark for key, mark in self._exponentials.items() if not mark[0].expired()}
+        self._exponentials = {key: mark for key, mark in self._exponentials.items() if not mark[0].expired()}  # type: ignore[no-untyped-call]
         self._losses = {key: reference for key, (reference, _) in self._exponentials.items()}
         self._nodes.clear()
 
@@ -95,7 +95,7 @@ class ExponentialCheck:
             for tensor in _tensors((result, args[:1], kwargs.get("out"))):
                 message = self.exponential_in(tensor)
                 if message and tensor.requires_grad and not tensor.is_leaf:
-                    tensor.register_hook(partial(_refuse, message))
+                    tensor.register_hook(partial(_refuse, message))  # type: ignore[no-untyped-call]
         return result
 
     def exponential_in(self, tensor: Tensor) -> str:
@@ -146,7 +146,8 @@ class ExponentialCheck:
     def _mark(self, tensor: Tensor, message: str | None) -> None:
         key = _key(tensor)
         if key is not None:
-            self._losses[key] = reference = StorageWeakRef(_unwrapped(tensor).untyped_storage())
+            storage = _unwrapped(tensor).untyped_storage()
+            self._losses[key] = reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
             if message is not None:
                 self._exponentials[key] = (reference, message)
 
@@ -154,11 +155,11 @@ class ExponentialCheck:
         return partial(ExponentialCheck, strict=self._strict), ()
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Passes every operator that a function is made of to an :class:`ExponentialCheck`."""
 
     def __init__(self, check: ExponentialCheck) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._check = check
 
     def __torch_dispatch__(
@@ -218,7 +219,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _key(tensor: Tensor) -> int | None:
     """Return what identifies the storage of ``tensor``; None if it has none, as a sparse tensor."""
     try:
-        return _unwrapped(tensor).untyped_storage()._cdata
+        return int(_unwrapped(tensor).untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):
         return None
 

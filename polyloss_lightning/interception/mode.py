@@ -96,6 +96,7 @@ class LossMode(TorchFunctionMode):
         self, func: Callable[..., Any], function: LossFunction, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Tensor | None:
         """Return the loss that replaces this call, or None if the call is not replaced."""
+        loss: Tensor | None
         loss, is_new = self._by_stack(func, function, args, kwargs)
         if is_new or (loss is not None and self._compiled_since):
             # What becomes of the loss can be followed only in code that is not compiled.
