@@ -186,7 +186,7 @@ class PolyLossOverride(Callback):
             self._resolve_scope(pl_module)
         if stage not in self.stages:
             with self._override.observing() if self._override.observed else nullcontext():
-                yield
+                yield None
             return
         with self._override.replacing():
             yield self._override.refuse if report else None

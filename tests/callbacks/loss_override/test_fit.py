@@ -120,3 +120,36 @@ def test_a_scope_that_names_nothing_is_an_error_before_any_step(foreign, trained
 def test_bad_arguments_are_refused_at_construction(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):
         PolyLossOverride(**arguments)
+
+
+def test_a_focal_loss_over_the_mean_is_refused_before_anything_is_trained(foreign, trained):
+    def focal(logits, target):
+        logpt = -F.cross_entropy(logits, target)
+        return -((1 - logpt.detach().exp()) ** 2) * logpt
+
+    module = foreign(focal)
+    before = module.net.weight.clone()
+    with pytest.raises(LossOverrideError, match=r"test_fit.py:\d+ calls exp .*LossProvider"):
+        trained(module, callbacks=[PolyLossOverride(2.0)])
+    assert module.net.weight.equal(before)
+
+
+def test_a_perplexity_that_is_returned_and_logged_is_no_fault(foreign, trained, by_hand, assert_same_weights):
+    class WithPerplexity(foreign):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.log("perplexity", loss.exp())
+            return {"loss": loss, "perplexity": loss.detach().exp()}
+
+    module = trained(WithPerplexity(), callbacks=[PolyLossOverride(2.0)])
+    assert_same_weights(module, trained(foreign(by_hand)))
+
+
+def test_a_focal_loss_in_a_stage_without_gradients_is_refused(evaluated, trainer, data):
+    class Focal(evaluated):
+        def test_step(self, batch, batch_idx):
+            loss = F.cross_entropy(self.net(batch[0]), batch[1])
+            return (1 - (-loss).exp()) ** 2 * loss
+
+    with pytest.raises(LossOverrideError, match="calls exp"):
+        trainer(callbacks=[PolyLossOverride(2.0, stages=["test"])]).test(Focal(), data, verbose=False)
