@@ -88,8 +88,8 @@ def docs(session: nox.Session) -> None:
     """Build the documentation with warnings as errors, and look at every page in headless Chromium."""
     session.install("-e", ".[all]", *group("docs"))
     shutil.rmtree("docs/build", ignore_errors=True)  # pages that no longer exist would be checked, too
-    session.run("sphinx-build", "-q", "-W", "--keep-going", "docs", "docs/build", env=ENVIRONMENT)
-    session.run("python", "docs/check_pages.py", "docs/build", *session.posargs)
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "docs", "docs/build/html", env=ENVIRONMENT)
+    session.run("python", "docs/check_pages.py", "docs/build/html", *session.posargs)
 
 
 @nox.session

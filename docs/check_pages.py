@@ -1,4 +1,4 @@
-"""Looks at the built pages in headless Chromium: ``python docs/check_pages.py docs/build [SCREENSHOTS]``.
+"""Looks at the built pages in headless Chromium: ``python docs/check_pages.py docs/build/html [SCREENSHOTS]``.
 
 Every page is opened at 400 and 1400 pixels in the light and the dark theme. It must not scroll horizontally, write to
 the console, or load anything from another server. Images must load, and links must lead to an existing page and

@@ -27,7 +27,7 @@ extensions = [
     "mathml",
     "figures",
 ]
-exclude_patterns = ["generated", "build"]
+exclude_patterns = ["generated", "build", "jupyter_execute"]
 templates_path: list[str] = []
 suppress_warnings: list[str] = []
 
@@ -41,8 +41,8 @@ nitpick_ignore_regex = [
     ),
     (r"py:.*", r"(Any|Callable|Figure|Iterator|Literal|Mapping|Path|Sequence|Tensor|TracebackType|optional)"),
     (r"py:.*", r"[a-z_.]*\b_[A-Za-z_.]+"),  # private names in annotations
-    # Base classes that nobody has to name.
-    (r"py:class", r"polyloss_lightning\.(callbacks\.base_callback\.Callback|schedules\.ramp\.RampSchedule)"),
+    # Base classes and type aliases that nobody has to name.
+    (r"py:.*", r"polyloss_lightning\.([a-z_.]*\.)?(base\.Callback|RampSchedule|Figures)"),
 ]
 
 html_theme = "furo"

@@ -109,7 +109,7 @@ class LongTailDataModule(LightningDataModule):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Name of each class: the attribute ``classes`` of the training data set, else the class indices."""
+        """Names of the classes, from the attribute ``classes`` of the training data set, else the class indices."""
         names = _stored_classes(self.train)
         return [str(k) for k in range(int(self._train_targets.max()) + 1)] if names is None else names
 

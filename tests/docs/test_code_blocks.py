@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -39,27 +40,28 @@ BUILT = {"build", "generated"}
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if not BUILT & set(path.relative_to(DOCS).parts) and is_run(path)]
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignore:No seed found")  # as the reader sees them
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(DOCS).with_suffix("").as_posix())
 def test_code_of_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    if page.stem in SETUP:
-        SETUP[page.stem](tmp_path)
-    namespace = {"__name__": "page"}
+    monkeypatch.setattr("polyloss_lightning.callbacks.run_files.RunFiles.draw", lambda *_: None)  # it takes seconds
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)  # where dataclasses and pickle look for what a page defines
     code_of_commands = [code for language, _, code in blocks(page) if language == "bash"]
     for language, caption, code in blocks(page):
         if caption:
             Path(caption).write_text(code, encoding="utf-8")
         if language == "python":
-            own = {"__name__": Path(caption).stem} if caption else namespace
+            own = {"__name__": Path(caption).stem} if caption else vars(module)
             exec(compile(code, caption or str(page), "exec"), own)
         elif language == "yaml":
             assert any(caption in commands for commands in code_of_commands), f"no command uses {caption}"
-        elif language == "bash":
+        elif language == "bash" and not caption:
             for line in code.replace("\\\n", " ").splitlines():
                 run(shlex.split(line, comments=True), monkeypatch)
         else:
-            assert language in MARKUP, f"blocks of {language} are not run"
+            assert caption or language in MARKUP, f"blocks of {language} are not run"
 
 
 def run(command, monkeypatch):
@@ -74,13 +76,15 @@ def run(command, monkeypatch):
     elif command[0] == "python":
         monkeypatch.setattr(sys, "argv", command[1:])
         runpy.run_path(command[1], run_name="__main__")
+    elif command[0] == "sbatch":  # a cluster of this machine alone
+        for line in Path(command[1]).read_text(encoding="utf-8").splitlines():
+            run(shlex.split(line.removeprefix("srun "), comments=True), monkeypatch)
     else:
+        assert command[0] == "torchrun"
+        command = [sys.executable, "-m", "torch.distributed.run", *command[1:]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 def newest_checkpoint():
     return str(max(Path.cwd().rglob("*.ckpt"), key=lambda path: path.stat().st_mtime))
-
-
-SETUP = {}
