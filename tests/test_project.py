@@ -54,11 +54,30 @@ def test_every_version_bound_has_a_reason():
         assert "#" in line or lines[position[line] - 1].strip().startswith("#"), line
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_trains(config, tmp_path, monkeypatch):
+    from PIL import Image
+
     from polyloss_lightning.cli import PolyLossCLI
 
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.effect_noise((8, 8), 64).save(tmp_path / part / name / "0.png")
+    root = [f"--data.root={tmp_path}"] if config.stem.startswith("image_folder") else []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["polyloss", "fit", "--config", str(config), "--trainer.fast_dev_run", "true"])
+    options = [*root, "--trainer.fast_dev_run", "true"]
+    monkeypatch.setattr("sys.argv", ["polyloss", "fit", "--config", str(config), *options])
     cli = PolyLossCLI()
     assert cli.trainer.global_step == 1
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_starts_with_three_lines_on_what_it_is_for_and_what_to_change(config):
+    lines = config.read_text().splitlines()
+    assert all(line.startswith("# ") for line in lines[:3])
+    assert not lines[3].startswith("#")
+    assert "To change: " in "\n".join(lines[:3])

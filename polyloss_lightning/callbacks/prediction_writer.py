@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 from typing_extensions import override
 
+from polyloss_lightning.callbacks.base import Callback
 from polyloss_lightning.checks import check_integer
 
 
@@ -26,7 +27,7 @@ class _Batch(NamedTuple):
     targets: list[list[int]] | None
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(Callback, BasePredictionWriter):
     """Writes the predictions of ``trainer.predict`` to a CSV file, one row per sample in the order of the data set.
 
     ``predict_step`` must return probabilities, ``(N, C)``, one column per class. The columns are
