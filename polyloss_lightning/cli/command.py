@@ -25,7 +25,7 @@ def main(args: Sequence[str] | None = None) -> None:
         SUBCOMMANDS[arguments[0]].run(arguments[1:])
         return
     try:
-        arguments = _with_shipped_configs(arguments)
+        arguments = with_shipped_configs(arguments)
     except ValueError as error:
         raise SystemExit(f"polyloss: {error}") from None
     # Hide deprecation warnings that Lightning itself triggers.
@@ -43,7 +43,8 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.argv = before
 
 
-def _with_shipped_configs(arguments: list[str]) -> list[str]:
+def with_shipped_configs(arguments: list[str]) -> list[str]:
+    """Replace the name of a shipped config after ``--config`` by its path."""
     resolved = []
     for previous, argument in zip(["", *arguments], arguments, strict=False):
         if previous in ("-c", "--config"):

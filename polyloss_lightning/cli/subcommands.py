@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from polyloss_lightning.cli.plot import plot
+from polyloss_lightning.cli.search import report, search
 
 
 class Subcommand(NamedTuple):
@@ -20,4 +21,6 @@ class Subcommand(NamedTuple):
 
 SUBCOMMANDS: dict[str, Subcommand] = {
     "plot": Subcommand(plot, "draw the losses, or the figures of a run"),
+    "search": Subcommand(search, "find out whether PolyLoss helps, and with which epsilon"),
+    "report": Subcommand(report, "write the web page of a search"),
 }

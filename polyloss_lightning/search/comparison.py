@@ -70,6 +70,7 @@ class Comparison:
         baseline: name of the baseline.
         differences: the pick against the baseline, then against each control.
         failed_seeds: confirm seeds on which the pick failed.
+        failed_controls: controls of groups of which none completed its runs, so that nothing is claimed.
         level: two-sided error level of the intervals.
         look: how often the confirm seeds have been looked at, counting this time.
     """
@@ -79,6 +80,7 @@ class Comparison:
     baseline: str
     differences: tuple[Difference, ...]
     failed_seeds: tuple[int, ...]
+    failed_controls: tuple[str, ...]
     level: float
     look: int
 
@@ -134,6 +136,7 @@ def compare(
     controls: Sequence[Collection[str]] = (),
     mode: Mode = "max",
     look: int = 1,
+    picks: Picks | None = None,
 ) -> Comparison:
     """Pick a setting on the explore seeds, and compare it with the baseline on all other seeds.
 
@@ -150,6 +153,7 @@ def compare(
         mode: whether a large or a small value is good.
         look: how often the confirm seeds have been looked at, counting this time. If seeds are added after a look, the
             error level has to be halved, or "better" becomes too frequent.
+        picks: what the explore seeds decided, if it was decided before; None picks now.
 
     Raises:
         ValueError: if an argument is out of range, or a run occurs twice.
@@ -166,7 +170,9 @@ def compare(
     level = level_of_look(look)
     every = list(results)
     as_table(every)  # a run that occurs twice is an error in either phase
-    picks = pick((row for row in every if row[1] in explore_seeds), baseline=baseline, controls=controls, mode=mode)
+    if picks is None:
+        explored = (row for row in every if row[1] in explore_seeds)
+        picks = pick(explored, baseline=baseline, controls=controls, mode=mode)
     confirm = as_table(row for row in every if row[1] not in explore_seeds)
     of_pick = confirm.get(picks.pick or "", {})
     failed_seeds = tuple(sorted(seed for seed, value in of_pick.items() if not math.isfinite(value)))
@@ -175,8 +181,16 @@ def compare(
         for name in (baseline, *picks.controls)
         if (difference := _difference(name, of_pick, confirm.get(name, {}), _sign(mode), level))
     )
+    failed_controls = tuple(name for group in controls if not set(group) & set(picks.controls) for name in group)
     return Comparison(
-        _verdict(picks, differences, failed_seeds), picks, baseline, differences, failed_seeds, level, look
+        _verdict(picks, differences, [*failed_seeds, *failed_controls]),
+        picks,
+        baseline,
+        differences,
+        failed_seeds,
+        failed_controls,
+        level,
+        look,
     )
 
 
@@ -212,8 +226,8 @@ def _difference(
     return Difference(against, tuple(pairs), values, mean, low, high, detectable, needed)
 
 
-def _verdict(picks: Picks, differences: Sequence[Difference], failed_seeds: Sequence[int]) -> Verdict:
-    if picks.pick is None or failed_seeds:
+def _verdict(picks: Picks, differences: Sequence[Difference], failed: Sequence[object]) -> Verdict:
+    if picks.pick is None or failed:
         return "failed"
     if len(differences) < 1 + len(picks.controls):
         return "unfinished"

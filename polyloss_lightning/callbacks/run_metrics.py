@@ -1,0 +1,84 @@
+"""The callback that keeps the metrics of a run: those of its best checkpoint, and of every epoch."""
+
+import json
+import os
+from pathlib import Path
+
+import lightning.pytorch as pl
+from typing_extensions import override
+
+from polyloss_lightning.callbacks.base import Callback
+
+
+class RunMetrics(Callback):
+    """Keeps the metrics of a run.
+
+    Args:
+        path: JSON file to which the metrics are written at the end of fit and test; None writes nothing.
+
+    Attributes:
+        history: for every scalar the values of all epochs. A value that an epoch did not log is NaN, and values of
+            single classes (``..._class/3``) are left out.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__()
+        self.path = None if path is None else Path(path)
+        self.history: dict[str, list[float]] = {}
+        self._latest: dict[str, float] = {}
+        self._at_best: dict[str, float] = {}
+        self._best: tuple[str, float] | None = None
+        self._epochs = 0
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            # Checkpoints are saved after this hook, so one that is new now was saved after the previous validation.
+            self._note_best(trainer)
+            self._latest = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name, value in trainer.callback_metrics.items():
+            if "_class/" not in name and not name.endswith("_step"):
+                values = self.history.setdefault(name, [])
+                values += [float("nan")] * (self._epochs - len(values))
+                values.append(float(value))
+        self._epochs += 1
+
+    @override
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer, self.best(trainer))
+
+    @override
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer, {name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    def _write(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+        if self.path is None or not trainer.is_global_zero:
+            return
+        counts = getattr(trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
+        contents = {
+            "metrics": metrics,
+            "history": self.history,
+            "class_counts": [] if counts is None else [float(count) for count in counts],
+            "checkpoint": str(getattr(trainer.checkpoint_callback, "best_model_path", "")),
+        }
+        self.path.write_text(json.dumps(contents), encoding="utf-8")
+
+    def best(self, trainer: pl.Trainer) -> dict[str, float]:
+        """Return the metrics of the best checkpoint, or the last ones if there is none."""
+        self._note_best(trainer)
+        last = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        return {**last, **(self._latest if self._best is None else self._at_best)}
+
+    @property
+    def has_best(self) -> bool:
+        """Whether a checkpoint has been called best."""
+        return self._best is not None
+
+    def _note_best(self, trainer: pl.Trainer) -> None:
+        path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+        if path and score is not None and self._best != (path, float(score)):
+            self._best, self._at_best = (path, float(score)), self._latest

@@ -1,0 +1,111 @@
+"""What ``polyloss search`` needs of LightningCLI: resolving a config, and building module, data and Trainer from one."""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from polyloss_lightning.cli.command import with_shipped_configs
+from polyloss_lightning.cli.lightning_cli import PolyLossCLI
+from polyloss_lightning.search.config import Config, class_of, for_search, starts_processes, with_seed
+from polyloss_lightning.search.fit import Fit
+from polyloss_lightning.search.fit_command import FitCommand
+
+_FIT_ONLY = ("ckpt_path", "weights_only")
+
+
+class _Parsed(Exception):
+    """Leaves the constructor of a LightningCLI, which would go on to train."""
+
+
+class _FitParser(PolyLossCLI):
+    """Parses the arguments of ``polyloss fit``, and does nothing else."""
+
+    resolved: Config
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Only ``fit``; a parser for each of the others would cost time."""
+        return {"fit": PolyLossCLI.subcommands()["fit"]}
+
+    def before_instantiate_classes(self) -> None:
+        """Keep the config, and stop."""
+        self._dump_config()
+        raise _Parsed(self.config_dump)
+
+
+def resolve(arguments: Sequence[str]) -> Config:
+    """Return the complete config that ``polyloss fit ARGUMENTS`` would use.
+
+    Raises:
+        SystemExit: if an argument is wrong.
+        ValueError: if the run would start from a checkpoint.
+    """
+    before = sys.argv
+    sys.argv = [*before[:1], "fit", *with_shipped_configs(list(arguments))]
+    try:
+        _FitParser()
+    except _Parsed as parsed:
+        config: Config = parsed.args[0]
+    finally:
+        sys.argv = before
+    if config.get("ckpt_path") is not None:
+        raise ValueError(f"a search starts every run anew: remove `ckpt_path`, got {config['ckpt_path']!r}")
+    for name in _FIT_ONLY:
+        config.pop(name, None)
+    return config
+
+
+@dataclass
+class ConfigObjective:
+    """Objective of a search whose settings are resolved configs.
+
+    Args:
+        folder: for the checkpoints, which are removed after a run.
+        seed_keys: paths in the config that get the seed, beside ``seed_everything``.
+    """
+
+    folder: Path
+    seed_keys: Sequence[str]
+    _cli: PolyLossCLI | None = field(default=None, repr=False)
+    _scratch: Any = field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to a process."""
+        return {**self.__dict__, "_cli": None, "_scratch": None}
+
+    def __call__(self, config: Config, seed: int) -> Fit | FitCommand:
+        """Build module, data and Trainer of a config."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Replaces, and so removes, the folder of the previous run.
+        self._scratch = tempfile.TemporaryDirectory(dir=self.folder, prefix="scratch-", ignore_cleanup_errors=True)
+        folder = Path(self._scratch.name)
+        config = for_search(with_seed(config, seed, list(self.seed_keys)), folder)
+        if starts_processes(config):
+            return FitCommand(config, folder, _can_test(config))
+        if self._cli is None:
+            self._cli = PolyLossCLI(run=False, save_config_callback=None, args=config)
+        else:  # a new parser for every run would take longer than some runs
+            cli = self._cli
+            cli.config = cli.parser.parse_object(config)
+            cli._set_seed()
+            cli.before_instantiate_classes()
+            cli.instantiate_classes()
+        return Fit(self._cli.model, self._cli.datamodule, self._cli.trainer)
+
+
+def _can_test(config: Config) -> bool:
+    module = class_of(config["model"])
+    data = class_of(config["data"]) if config.get("data") else None
+    has_part = _overrides(module, LightningModule, "test_dataloader") if data is None else (
+        _overrides(data, LightningDataModule, "test_dataloader")
+    )
+    return has_part and _overrides(module, LightningModule, "test_step")
+
+
+def _overrides(cls: type, base: type, method: str) -> bool:
+    return getattr(cls, method, None) is not getattr(base, method)

@@ -1,0 +1,142 @@
+"""The settings and controls of ``polyloss search``, from the options of its command line."""
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from polyloss_lightning.search.config import (
+    Config,
+    base_loss_name,
+    has_scheduler,
+    uses_polyloss,
+    with_epsilon,
+    with_learning_rate,
+)
+from polyloss_lightning.search.plan import Setting
+
+EPSILONS = (-1.0, -0.5, 0.0, 1.0, 2.0, 4.0)
+SCHEDULE = (-1.0, 2.0)
+LEARNING_RATE_FACTORS = (0.5, 2.0, 3.0)
+BASELINE = "epsilon 0"
+
+# Resolves the config with further arguments of the command line.
+Resolve = Callable[[Sequence[str]], Config]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is compared, as options of the command line.
+
+    Attributes:
+        epsilons: constant epsilons.
+        schedules: first and last values of linear schedules.
+        vary: ``KEY=VALUE,VALUE,...`` for any key of the config. Several keys, and epsilons, are combined.
+        learning_rate_factors: the baseline at these multiples of its learning rate is a group of controls.
+        controls: ``KEY=VALUE``: the baseline with this change is a control.
+    """
+
+    epsilons: Sequence[float] = ()
+    schedules: Sequence[tuple[float, float]] = ()
+    vary: Sequence[str] = ()
+    learning_rate_factors: Sequence[float] = LEARNING_RATE_FACTORS
+    controls: Sequence[str] = ()
+
+    @property
+    def epsilons_and_schedules(self) -> list[float | tuple[float, float]]:
+        """All epsilons; the default ones if nothing is varied."""
+        if self.epsilons or self.schedules or self.vary:
+            return [*self.epsilons, *self.schedules]
+        return [*EPSILONS, SCHEDULE]
+
+
+def settings_of(grid: Grid, resolve: Resolve) -> tuple[list[Setting], list[tuple[str, ...]], list[str]]:
+    """Return the settings (the baseline first), the groups of controls, and notes about them.
+
+    Raises:
+        ValueError: if an option is not ``KEY=VALUE``.
+    """
+    config = resolve([])
+    plain = with_epsilon(config, 0.0)
+    base = base_loss_name(plain)
+    settings = [Setting(BASELINE, plain, base, "epsilon", 0.0)]
+    axes = [[(key, value) for value in _values(text)] for key, text in map(_split, grid.vary)]
+    epsilons = grid.epsilons_and_schedules or [None]
+    for changes in itertools.product(*axes):
+        changed = resolve([_argument(key, value) for key, value in changes]) if changes else config
+        names = [_name(key, value) for key, value in changes]
+        for epsilon in epsilons:
+            candidate = changed if epsilon is None else with_epsilon(changed, epsilon)
+            if candidate != plain and candidate not in (setting.value for setting in settings):
+                settings.append(_setting(candidate, names, changes, epsilon))
+    controls: list[tuple[str, ...]] = []
+    factors = [
+        Setting(
+            f"{BASELINE}, learning rate x {factor:g}",
+            with_learning_rate(plain, factor),
+            f"{base} at {factor:g} times the learning rate",
+        )
+        for factor in grid.learning_rate_factors
+    ]
+    others = [
+        Setting(f"{BASELINE}, {_name(key, value)}", with_epsilon(resolve([_argument(key, value)]), 0.0), f"{base} with {_name(key, value)}")
+        for key, value in ((key, yaml.safe_load(text)) for key, text in map(_split, grid.controls))
+    ]
+    if factors:
+        controls.append(tuple(setting.name for setting in factors))
+    controls += [(setting.name,) for setting in others]
+    return [*settings, *factors, *others], controls, _notes(config)
+
+
+def _setting(
+    config: Config, names: Sequence[str], changes: Sequence[tuple[str, Any]], epsilon: float | tuple[float, float] | None
+) -> Setting:
+    if isinstance(epsilon, tuple):
+        names = [*names, f"epsilon {epsilon[0]:g} to {epsilon[1]:g}"]
+    elif epsilon is not None:
+        names = [*names, f"epsilon {epsilon:g}"]
+    grid, position = "", None
+    if not changes and isinstance(epsilon, float | int):
+        grid, position = "epsilon", float(epsilon)
+    elif len(changes) == 1 and epsilon is None and isinstance(changes[0][1], float | int):
+        grid, position = changes[0][0].rpartition(".")[2], float(changes[0][1])
+    return Setting(", ".join(names), config, "", grid, position)
+
+
+def _notes(config: Config) -> list[str]:
+    notes = []
+    if has_scheduler(config):
+        notes.append("the config moves epsilon; its EpsilonScheduler is taken out of the settings with a constant epsilon")
+    if not uses_polyloss(config):
+        notes.append("the config has no loss of this package, so the settings use PolyLossOverride")
+    return notes
+
+
+def _split(option: str) -> tuple[str, str]:
+    key, equals, value = option.partition("=")
+    if not equals or not key or not value:
+        raise ValueError(f"must be KEY=VALUE, such as model.loss_fn.init_args.gamma=0,1,2, got {option!r}")
+    return key.removeprefix("--"), value
+
+
+def _values(text: str) -> list[Any]:
+    """Split at the commas outside of brackets."""
+    values = yaml.safe_load(f"[{text}]")
+    return list(values)
+
+
+def _argument(key: str, value: Any) -> str:
+    return f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _name(key: str, value: Any) -> str:
+    path = value.get("class_path") if isinstance(value, dict) else value
+    if isinstance(path, str):  # the class without its module
+        path = path.rpartition(".")[2]
+        arguments = value.get("init_args", {}) if isinstance(value, dict) else {}
+        inside = ", ".join(f"{name}={argument}" for name, argument in arguments.items())
+        return f"{key.rpartition('.')[2]}={path}" + (f"({inside})" if inside else "")
+    return f"{key.rpartition('.')[2]}={json.dumps(value)}"

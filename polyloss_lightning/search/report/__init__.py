@@ -1,0 +1,3 @@
+"""The web page of a search."""
+
+__all__: list[str] = []

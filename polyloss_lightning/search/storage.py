@@ -1,0 +1,133 @@
+"""Where the runs of a search are kept: an Optuna study in a file, a database or a journal."""
+
+from __future__ import annotations
+
+import functools
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polyloss_lightning.search.extra import require
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.storages import BaseStorage
+
+_JOURNAL = "journal:"
+
+
+@dataclass(frozen=True)
+class Location:
+    """The folder of a search, and where its study is kept.
+
+    Attributes:
+        folder: for the output of the runs, the report and, without ``storage``, the study.
+        storage: URL of a database (``postgresql://...``, ``mysql://...``), or ``journal:PATH`` of a file in a folder
+            that several machines share. None is an SQLite file in ``folder``, for the workers of one machine.
+        heartbeat: seconds between two signs of life of a running worker. A run without one for three times as long is
+            given to another worker. (A journal has no heartbeat: a run on another machine that was killed stays
+            marked as running until somebody runs the search with ``retry_running``.)
+    """
+
+    folder: Path
+    storage: str | None = None
+    heartbeat: int = 20
+
+    @property
+    def name(self) -> str:
+        """Name of the study in the storage."""
+        return self.folder.resolve().name
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a study."""
+        if self.storage is None and not self._file.exists():
+            return False
+        optuna = require("optuna")
+        return self.name in optuna.get_all_study_names(self._open())
+
+    @property
+    def has_heartbeat(self) -> bool:
+        """Whether the storage notices workers that were killed on another machine."""
+        return not (self.storage or "").startswith(_JOURNAL)
+
+    def open(self, direction: str | None = None) -> Study:
+        """Open the study.
+
+        Args:
+            direction: ``"maximize"`` or ``"minimize"`` creates the study if there is none; None does not.
+
+        Raises:
+            FileNotFoundError: if there is no study and it is not to be created.
+        """
+        optuna = require("optuna")
+        sampler = optuna.samplers.RandomSampler()  # never used: all runs are enqueued
+        if direction is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            study: Study = optuna.create_study(
+                storage=self._open(), study_name=self.name, sampler=sampler, direction=direction, load_if_exists=True
+            )
+            return study
+        if not self.exists:
+            raise FileNotFoundError(f"there is no study {self.name!r} in {self.storage or self.folder}")
+        loaded: Study = optuna.load_study(storage=self._open(), study_name=self.name, sampler=sampler)
+        return loaded
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "study.db"
+
+    def _open(self) -> BaseStorage:
+        optuna = require("optuna")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if not self.has_heartbeat:
+                path = Path(str(self.storage).removeprefix(_JOURNAL))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                backend = optuna.storages.journal.JournalFileBackend(str(path))
+                journal: BaseStorage = optuna.storages.JournalStorage(backend)
+                return journal
+            url = self.storage or f"sqlite:///{self._file.resolve()}"
+            # A worker waits for the others to finish writing.
+            options: dict[str, Any] = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
+            retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3)
+            create = functools.partial(
+                optuna.storages.RDBStorage,
+                url,
+                engine_kwargs=options,
+                heartbeat_interval=self.heartbeat,
+                grace_period=3 * self.heartbeat,
+                heartbeat_stale_trial_callback=retry,
+            )
+            try:
+                storage: BaseStorage = create()
+            except Exception:  # two commands that create the tables at the same time
+                time.sleep(2.0)
+                storage = create()
+            return storage
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide Optuna's messages: the search itself reports what matters, such as a run that failed."""
+    logging = require("optuna").logging
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def use_driver(url: str) -> str:
+    """Return ``url`` with the driver that is installed for PostgreSQL, unless it names one.
+
+    Example:
+        >>> use_driver("mysql://server/name")
+        'mysql://server/name'
+    """
+    return url.replace("postgresql://", "postgresql+psycopg://", 1) if url.startswith("postgresql://") else url
