@@ -1,6 +1,7 @@
 """The subcommands ``polyloss search`` and ``polyloss report``."""
 
 import argparse
+import shlex
 import time
 import warnings
 from collections.abc import Sequence
@@ -28,7 +29,9 @@ def search(arguments: list[str]) -> None:
 
 def report(arguments: list[str]) -> None:
     """Run ``polyloss report STUDY``."""
-    parser = argparse.ArgumentParser(prog="polyloss report", description="Write the web page and the table of a search.")
+    parser = argparse.ArgumentParser(
+        prog="polyloss report", description="Write the web page and the table of a search."
+    )
     parser.add_argument("study", type=Path, help="folder of the search")
     parser.add_argument("--storage", help="URL of the database, if the study is not in the folder")
     options = parser.parse_args(arguments)
@@ -53,24 +56,23 @@ def _search(options: argparse.Namespace, fit_arguments: list[str], arguments: li
     job, num_threads = _job(options, fit_arguments, arguments)
     workers, reason = (options.workers, "as asked") if options.workers else default_workers(num_threads)
     total = job.plan.number_of_runs(job.confirm_seeds)
-    print(f"{len(job.plan.settings)} settings, {total} runs, {workers} at a time ({reason}), in {job.location.folder}")
+    _print(f"{len(job.plan.settings)} settings, {total} runs, {workers} at a time ({reason}), in {job.location.folder}")
     for note in job.plan.notes:
         print(f"note: {note}")
     if options.dry_run:
         for setting in job.plan.settings:
             print(f"  {setting.name}")
-        print(
-            f"explore: each on seeds 0 to {job.plan.explore_seeds - 1}; confirm: the best of {len(job.plan.candidates)} "
-            f"settings, the baseline and {len(job.plan.controls)} control(s) on {job.confirm_seeds} fresh seeds"
-        )
+        explored, confirmed = job.plan.explore_seeds, f"the baseline and {len(job.plan.controls)} control(s)"
+        print(f"explore: each on seeds 0 to {explored - 1}")
+        print(f"confirm: the best of {len(job.plan.candidates)}, {confirmed} on {job.confirm_seeds} fresh seeds")
         return
     if not job.location.has_heartbeat:
         print(
             "note: a journal has no heartbeat. A run on another machine that was killed stays marked as running; once "
             "no worker is alive, --retry_running gives it back"
         )
-    answer = run_search(job, workers=workers, in_process=False, retry_running=options.retry_running)
-    print(f"\n{as_text(answer, job.plan)}")
+    answer = run_search(job, workers=workers, in_process=False, retry_running=options.retry_running, write=_print)
+    print(f"\n{as_text(answer)}")
     if answer.pick is not None:
         print(f"config of the pick: {write_pick(job.location.folder, job.plan[answer.pick].value)}")
     print(f"report: polyloss report {' '.join(_report_arguments(options, job.location.folder))}")
@@ -98,8 +100,16 @@ def _job(options: argparse.Namespace, fit_arguments: list[str], arguments: list[
             "the data have no seed that is known (--seed_key names it), so the split is fixed and the interval covers "
             "the randomness of training only"
         )
-    notes.append(f"command: polyloss search {' '.join(arguments)}")
-    plan = Plan(tuple(settings), settings[0].name, tuple(controls), options.explore_seeds, monitor, mode, tuple(notes))
+    plan = Plan(
+        tuple(settings),
+        settings[0].name,
+        tuple(controls),
+        options.explore_seeds,
+        monitor,
+        mode,
+        tuple(notes),
+        f"polyloss search {shlex.join(arguments)}",
+    )
     folder = options.study or Path("polyloss_search") / _stem(fit_arguments)
     location = Location(folder, options.storage and use_driver(options.storage))
     deadline = None if options.max_time is None else time.time() + _seconds(options.max_time)
@@ -114,7 +124,9 @@ def _search_parser() -> argparse.ArgumentParser:
     add("--schedule", nargs=2, type=float, action="append", metavar=("FIRST", "LAST"), help="linear schedule; -1 2")
     add("--vary", action="append", default=[], metavar="KEY=V1,V2", help="values of any key of the config")
     add("--learning_rate_factors", nargs="*", type=float, metavar="F", help="controls; default 0.5 2 3; none: no value")
-    add("--control", action="append", default=[], metavar="KEY=V", help="another control: the baseline with this change")
+    add(
+        "--control", action="append", default=[], metavar="KEY=V", help="another control: the baseline with this change"
+    )
     add("--explore_seeds", type=int, default=3, help="seeds on which the best setting is picked; default 3")
     add("--confirm_seeds", type=int, default=10, help="fresh seeds on which it is compared; default 10")
     add("--seed_key", help="key of the data's seed; default data.init_args.seed if there is one")
@@ -127,6 +139,10 @@ def _search_parser() -> argparse.ArgumentParser:
     add("--retry_running", action="store_true", help="give back runs marked as running, if no worker is alive")
     add("--dry_run", action="store_true", help="print settings and runs only")
     return parser
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)  # also if the output is a file
 
 
 def _stem(fit_arguments: Sequence[str]) -> str:

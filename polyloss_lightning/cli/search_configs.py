@@ -1,5 +1,6 @@
-"""What ``polyloss search`` needs of LightningCLI: resolving a config, and building module, data and Trainer from one."""
+"""What ``polyloss search`` needs of LightningCLI: it resolves configs, and builds module, data and Trainer."""
 
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from polyloss_lightning.search.fit_command import FitCommand
 _FIT_ONLY = ("ckpt_path", "weights_only")
 
 
-class _Parsed(Exception):
+class _ParsedError(Exception):
     """Leaves the constructor of a LightningCLI, which would go on to train."""
 
 
@@ -35,7 +36,7 @@ class _FitParser(PolyLossCLI):
     def before_instantiate_classes(self) -> None:
         """Keep the config, and stop."""
         self._dump_config()
-        raise _Parsed(self.config_dump)
+        raise _ParsedError(self.config_dump)
 
 
 def resolve(arguments: Sequence[str]) -> Config:
@@ -46,13 +47,16 @@ def resolve(arguments: Sequence[str]) -> Config:
         ValueError: if the run would start from a checkpoint.
     """
     before = sys.argv
+    seed_log = logging.getLogger("lightning.fabric.utilities.seed")
+    seed_log.disabled = True  # it reports a seed for each config, although nothing is trained
     sys.argv = [*before[:1], "fit", *with_shipped_configs(list(arguments))]
     try:
         _FitParser()
-    except _Parsed as parsed:
+    except _ParsedError as parsed:
         config: Config = parsed.args[0]
     finally:
         sys.argv = before
+        seed_log.disabled = False
     if config.get("ckpt_path") is not None:
         raise ValueError(f"a search starts every run anew: remove `ckpt_path`, got {config['ckpt_path']!r}")
     for name in _FIT_ONLY:
@@ -101,8 +105,10 @@ class ConfigObjective:
 def _can_test(config: Config) -> bool:
     module = class_of(config["model"])
     data = class_of(config["data"]) if config.get("data") else None
-    has_part = _overrides(module, LightningModule, "test_dataloader") if data is None else (
-        _overrides(data, LightningDataModule, "test_dataloader")
+    has_part = (
+        _overrides(module, LightningModule, "test_dataloader")
+        if data is None
+        else (_overrides(data, LightningDataModule, "test_dataloader"))
     )
     return has_part and _overrides(module, LightningModule, "test_step")
 

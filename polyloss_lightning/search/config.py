@@ -1,6 +1,7 @@
 """Edits of a resolved LightningCLI config: another epsilon, another seed, a run without side effects."""
 
 import copy
+import importlib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,9 +43,8 @@ def with_epsilon(config: Config, epsilon: float | tuple[float, float]) -> Config
     edited = copy.deepcopy(config)
     start = epsilon if isinstance(epsilon, int | float) else epsilon[0]
     model = edited["model"]
-    if issubclass(class_of(model), LossProvider) and "loss_fn" in model.get("init_args", {}):
-        if model["init_args"]["loss_fn"] is None:
-            model["init_args"]["loss_fn"] = {"class_path": _path(Poly1CrossEntropyLoss), "init_args": {}}
+    if issubclass(class_of(model), LossProvider) and model.get("init_args", {}).get("loss_fn", model) is None:
+        model["init_args"]["loss_fn"] = {"class_path": _path(Poly1CrossEntropyLoss), "init_args": {}}
     callbacks = _callbacks(edited)
     if not uses_polyloss(edited):
         callbacks.append({"class_path": _path(PolyLossOverride), "init_args": {}})
@@ -104,7 +104,10 @@ def seed_keys(config: Config, seed_key: str | None) -> list[str]:
 
 
 def for_search(config: Config, folder: Path) -> Config:
-    """Return a config that trains as ``config`` does, but prints, logs and draws nothing, and writes into ``folder``."""
+    """Return a config that trains as ``config`` does, but prints and draws nothing, and writes into ``folder``.
+
+    A config with a loss of this package and without a PolynomialTermMonitor gets one, for the report.
+    """
     edited = copy.deepcopy(config)
     trainer, callbacks = edited["trainer"], _callbacks(edited)
     trainer["default_root_dir"] = str(folder)
@@ -112,6 +115,10 @@ def for_search(config: Config, folder: Path) -> Config:
     # It accepts everything that a logger is asked for, unlike none.
     trainer["logger"] = {"class_path": "lightning.pytorch.loggers.logger.DummyLogger"}
     _remove(callbacks, ProgressBar, ModelSummary)
+    if uses_polyloss(edited) and not any(True for _ in _nodes(callbacks, PolynomialTermMonitor)):
+        # An override replaces the losses of training only, so nothing can be observed in validation.
+        stages = ["train", "val"] if any(True for _ in _nodes(edited["model"], PolyLoss)) else ["train"]
+        callbacks.append({"class_path": _path(PolynomialTermMonitor), "init_args": {"stages": stages}})
     for monitor in _nodes(callbacks, PolynomialTermMonitor):
         monitor.setdefault("init_args", {}).update(record=False, figures=False)
     checkpoints = list(_nodes(callbacks, ModelCheckpoint))
@@ -169,10 +176,12 @@ def starts_processes(config: Config) -> bool:
 
 
 def class_of(node: Config) -> type:
-    """Return the class that ``class_path`` names; ``object`` if it is no class."""
-    from jsonargparse.util import import_object
-
-    found = import_object(node["class_path"])
+    """Return the class that ``class_path`` names; ``object`` if it names something else, such as a function."""
+    module, _, name = node["class_path"].rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (AttributeError, ImportError, ValueError):
+        return object
     return found if inspect.isclass(found) else object
 
 

@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -23,6 +23,7 @@ SCHEDULE = (-1.0, 2.0)
 LEARNING_RATE_FACTORS = (0.5, 2.0, 3.0)
 BASELINE = "epsilon 0"
 
+Epsilon: TypeAlias = float | tuple[float, float]  # a constant, or first and last value of a schedule
 # Resolves the config with further arguments of the command line.
 Resolve = Callable[[Sequence[str]], Config]
 
@@ -46,7 +47,7 @@ class Grid:
     controls: Sequence[str] = ()
 
     @property
-    def epsilons_and_schedules(self) -> list[float | tuple[float, float]]:
+    def epsilons_and_schedules(self) -> list[Epsilon]:
         """All epsilons; the default ones if nothing is varied."""
         if self.epsilons or self.schedules or self.vary:
             return [*self.epsilons, *self.schedules]
@@ -64,7 +65,7 @@ def settings_of(grid: Grid, resolve: Resolve) -> tuple[list[Setting], list[tuple
     base = base_loss_name(plain)
     settings = [Setting(BASELINE, plain, base, "epsilon", 0.0)]
     axes = [[(key, value) for value in _values(text)] for key, text in map(_split, grid.vary)]
-    epsilons = grid.epsilons_and_schedules or [None]
+    epsilons: list[Epsilon | None] = [*grid.epsilons_and_schedules] or [None]
     for changes in itertools.product(*axes):
         changed = resolve([_argument(key, value) for key, value in changes]) if changes else config
         names = [_name(key, value) for key, value in changes]
@@ -81,10 +82,11 @@ def settings_of(grid: Grid, resolve: Resolve) -> tuple[list[Setting], list[tuple
         )
         for factor in grid.learning_rate_factors
     ]
-    others = [
-        Setting(f"{BASELINE}, {_name(key, value)}", with_epsilon(resolve([_argument(key, value)]), 0.0), f"{base} with {_name(key, value)}")
-        for key, value in ((key, yaml.safe_load(text)) for key, text in map(_split, grid.controls))
-    ]
+    others = []
+    for key, text in map(_split, grid.controls):
+        value = yaml.safe_load(text)
+        changed, name = resolve([_argument(key, value)]), _name(key, value)
+        others.append(Setting(f"{BASELINE}, {name}", with_epsilon(changed, 0.0), f"{base} with {name}"))
     if factors:
         controls.append(tuple(setting.name for setting in factors))
     controls += [(setting.name,) for setting in others]
@@ -92,7 +94,10 @@ def settings_of(grid: Grid, resolve: Resolve) -> tuple[list[Setting], list[tuple
 
 
 def _setting(
-    config: Config, names: Sequence[str], changes: Sequence[tuple[str, Any]], epsilon: float | tuple[float, float] | None
+    config: Config,
+    names: Sequence[str],
+    changes: Sequence[tuple[str, Any]],
+    epsilon: float | tuple[float, float] | None,
 ) -> Setting:
     if isinstance(epsilon, tuple):
         names = [*names, f"epsilon {epsilon[0]:g} to {epsilon[1]:g}"]
@@ -109,7 +114,7 @@ def _setting(
 def _notes(config: Config) -> list[str]:
     notes = []
     if has_scheduler(config):
-        notes.append("the config moves epsilon; its EpsilonScheduler is taken out of the settings with a constant epsilon")
+        notes.append("the config moves epsilon: its EpsilonScheduler is taken out of the settings with a constant one")
     if not uses_polyloss(config):
         notes.append("the config has no loss of this package, so the settings use PolyLossOverride")
     return notes

@@ -34,8 +34,8 @@ _COMPOSED = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)
 class ScaleLearningRate(Callback):
     """Multiplies all learning rates by a factor, after ``configure_optimizers`` and before the first step.
 
-    It acts on ``lr``, ``initial_lr``, ``max_lr`` and ``min_lr`` of every parameter group, and on the learning rates that
-    the schedulers keep (such as ``base_lrs``). A run that resumes takes the scaled values from its checkpoint.
+    It acts on ``lr``, ``initial_lr``, ``max_lr`` and ``min_lr`` of every parameter group, and on the learning rates
+    that the schedulers keep (such as ``base_lrs``). A run that resumes takes the scaled values from its checkpoint.
 
     Args:
         factor: the factor.

@@ -59,6 +59,7 @@ class Plan:
         monitor: name of the metric that decides; None if the objective returns a number.
         mode: whether a large or a small value is good.
         notes: sentences about the plan that belong to the answer.
+        command: the command line that reproduces the search, if there is one.
     """
 
     settings: tuple[Setting, ...]
@@ -68,6 +69,7 @@ class Plan:
     monitor: str | None = None
     mode: Mode = "max"
     notes: tuple[str, ...] = ()
+    command: str = ""
 
     def __post_init__(self) -> None:
         names = [setting.name for setting in self.settings]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import yaml
@@ -39,6 +41,8 @@ def keep_plan(study: Study, plan: Plan, confirm_seeds: int) -> int:
             study.set_user_attr(_TEXT + name, text)
         study.set_user_attr("settings", [[s.name, s.phrase, s.grid, s.position] for s in plan.settings])
         study.set_user_attr("notes", list(plan.notes))
+        study.set_user_attr("command", plan.command)
+        study.set_user_attr("versions", _versions())
     study.set_user_attr("confirm_seeds", confirm_seeds)
     study.set_user_attr("plan", _VERSION)  # last, so that a plan is complete or absent
     return confirm_seeds
@@ -56,11 +60,10 @@ def load_plan(study: Study) -> tuple[Plan, int]:
     texts = _texts(study)
     design = yaml.safe_load(texts["design"])
     design["controls"] = tuple(map(tuple, design["controls"]))
-    settings = tuple(
-        Setting(name, texts[f"setting {name}"], phrase, grid, position)
-        for name, phrase, grid, position in stored["settings"]
+    settings = tuple(Setting(name, texts[f"setting {name}"], *rest) for name, *rest in stored["settings"])
+    return Plan(settings, notes=tuple(stored["notes"]), command=stored["command"], **design), int(
+        stored["confirm_seeds"]
     )
-    return Plan(settings, notes=tuple(stored["notes"]), **design), int(stored["confirm_seeds"])
 
 
 def look_number(study: Study, confirm_seeds: int, *, register: bool) -> int:
@@ -77,6 +80,20 @@ def look_number(study: Study, confirm_seeds: int, *, register: bool) -> int:
         if register:
             study.set_user_attr("looks", looks)
     return looks.index(confirm_seeds) + 1
+
+
+def _versions() -> dict[str, str]:
+    packages = ("polyloss-lightning", "torch", "lightning", "optuna", "scipy", "numpy")
+    found = {name: metadata.version(name) for name in packages if _is_installed(name)}
+    return {"python": platform.python_version(), **found}
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _texts(study: Study) -> dict[str, str]:

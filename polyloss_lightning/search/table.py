@@ -3,7 +3,6 @@
 import math
 
 from polyloss_lightning.search.answer import Answer, Row
-from polyloss_lightning.search.plan import Plan
 
 
 def cells(answer: Answer) -> tuple[list[str], list[list[str]]]:
@@ -14,13 +13,13 @@ def cells(answer: Answer) -> tuple[list[str], list[list[str]]]:
     return header, [[*_fixed_cells(answer, row), *(_recall(row, group) for group in groups)] for row in answer.rows]
 
 
-def as_text(answer: Answer, plan: Plan) -> str:
+def as_text(answer: Answer) -> str:
     """Return table, sentence, notes and failures as text."""
     header, rows = cells(answer)
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
     failures = [f"failed: {pair.setting}, seed {pair.seed}: {error}" for pair, error in answer.failures.items()]
-    notes = [f"note: {note}" for note in answer.notes if not note.startswith("command:")]
+    notes = [f"note: {note}" for note in answer.notes]
     return "\n".join([*lines, "", answer.sentence, *notes, *failures])
 
 

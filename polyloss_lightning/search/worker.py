@@ -79,6 +79,8 @@ def run_worker(job: Job, parent: int) -> None:
             work(job, job.location.open(), parent=parent)
     except KeyboardInterrupt:
         sys.exit(0)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process ends by itself
 
 
 class _Run:

@@ -1,3 +1,5 @@
-"""The web page of a search."""
+"""The web page of a search: sentence, table and figures in one file."""
 
-__all__: list[str] = []
+from polyloss_lightning.search.report.page import write_report
+
+__all__ = ["write_report"]
