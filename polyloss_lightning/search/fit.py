@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from polyloss_lightning.callbacks.run_metrics import RunMetrics
@@ -58,7 +58,10 @@ def run_fit(fit: Fit, *, test: bool) -> Fitted:
     recorders = [callback for callback in trainer.callbacks if isinstance(callback, RunMetrics)]  # type: ignore[attr-defined]
     recorder = recorders[0] if recorders else RunMetrics()
     if not recorders:
-        trainer.callbacks.insert(0, recorder)  # type: ignore[attr-defined]  # before ModelCheckpoint
+        # After the callbacks that log metrics, and before those that save checkpoints, which Lightning keeps last.
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        saving = (index for index, callback in enumerate(callbacks) if isinstance(callback, Checkpoint))
+        callbacks.insert(next(saving, len(callbacks)), recorder)
     loaders: dict[str, Any] = {}
     if isinstance(data, dict):
         loaders = {"train_dataloaders": data.get("train"), "val_dataloaders": data.get("val")}

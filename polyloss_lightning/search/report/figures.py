@@ -71,7 +71,7 @@ def settings_figure(report: Report) -> Illustration:
     axes.set_xlabel(_axis_label(report))
     finish(figure)
     text = "; ".join(
-        f"{row.setting}, {row.phase}: mean {report.answer.unit.number(row.mean)} of {len(row.values)} seeds"
+        f"{row.setting}, {row.phase}: mean {report.answer.unit.number(row.mean)}, n = {len(row.values)}"
         for row in report.answer.rows
     )
     return Illustration("settings", "Every run", figure, f"One dot for each run. {text}.")

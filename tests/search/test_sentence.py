@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from polyloss_lightning.search import Setting, compare
+from polyloss_lightning.search.plan import Plan
+from polyloss_lightning.search.sentence import Unit, sentence
+
+PLAN = Plan(
+    (
+        Setting("0", 0, "cross-entropy"),
+        Setting("2", 2, "epsilon 2"),
+        Setting("x2", 0, "cross-entropy at 2 times the learning rate"),
+    ),
+    "0",
+    (("x2",),),
+)
+UNIT = Unit("test/balanced_accuracy", True)
+
+
+def said(gain, control, noise=0.01):
+    rng = np.random.default_rng(0)
+    true = {"0": 0.8, "2": 0.8 + gain, "x2": 0.8 + control}
+    rows = [(name, seed, value + rng.normal(0, noise)) for name, value in true.items() for seed in range(13)]
+    comparison = compare(rows, baseline="0", controls=[["x2"]], explore_seeds=range(3))
+    return sentence(comparison, PLAN, UNIT), comparison
+
+
+def test_a_gain_is_stated_with_its_interval_against_baseline_and_control():
+    text, comparison = said(gain=0.05, control=0.02)
+    first, second = comparison.differences
+    assert text == (
+        f"epsilon 2, picked on seeds 0 to 2, beats cross-entropy by {100 * first.mean:.1f} points of balanced accuracy "
+        f"on 10 fresh seeds (95 % interval {100 * first.low:.1f} to {100 * first.high:.1f}), and cross-entropy at 2 "
+        f"times the learning rate by {100 * second.mean:.1f} ({100 * second.low:.1f} to {100 * second.high:.1f})."
+    )
+
+
+def test_no_difference_is_stated_with_what_would_have_been_seen():
+    text, comparison = said(gain=0.0, control=0.0)
+    (difference, _) = comparison.differences
+    assert "no gain that 10 seeds can show" in text
+    assert f"{100 * difference.detectable:.1f} would have been seen with a probability of 80 %" in text
+    assert f"{difference.seeds_for_half} seeds would show half of that" in text
+
+
+def test_a_gain_that_a_control_has_too():
+    text, _ = said(gain=0.05, control=0.05)
+    assert "beats cross-entropy by" in text
+    assert "but cross-entropy at 2 times the learning rate may do as well" in text
+
+
+def test_worse():
+    text, _ = said(gain=-0.05, control=0.0)
+    assert "is worse than cross-entropy by" in text
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "percent", "words"),
+    [
+        ("val/balanced_accuracy", [0.2, 1.0], True, "points of balanced accuracy"),
+        ("val/accuracy", [55.0, 60.0], False, "of accuracy"),
+        ("val/poly/base_loss", [0.5], False, "of base loss"),
+        ("", [0.5], False, "units"),
+    ],
+)
+def test_units(metric, values, percent, words):
+    unit = Unit.of(metric, values)
+    assert (unit.percent, unit.words) == (percent, words)
