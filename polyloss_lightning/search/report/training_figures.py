@@ -42,7 +42,7 @@ def _curves(report: Report, metric: str, title: str, label: str) -> Illustration
     for index, (name, values) in enumerate(series.items()):
         axes.plot(range(1, len(values) + 1), values, label=name, **_look(index))
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    style.epoch_axis(axes, range(1, max(map(len, series.values())) + 1))
     axes.set_ylabel(label)
     finish(figure, columns=2)
     last = "; ".join(f"{name}: {values[-1]:.3g}" for name, values in series.items())
