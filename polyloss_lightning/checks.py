@@ -36,12 +36,25 @@ def as_number(
         2.0
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"`{name}` must be {kind}, got {value if shown is None else shown!r} ({type(value).__name__})")
+        got = _short(value if shown is None else shown)
+        raise TypeError(f"`{name}` must be {kind}, got {got} ({type(value).__name__})")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        number = math.inf
     # Comparisons instead of math.isfinite, which cannot be traced if the number is an argument of a compiled function.
-    number = float(value)
     if not (-math.inf < number < math.inf and at_least <= number <= at_most):
-        raise ValueError(f"`{name}` must be {within}, got {value if shown is None else shown!r}")
+        raise ValueError(f"`{name}` must be {within}, got {_short(value if shown is None else shown)}")
     return number
+
+
+def _short(value: object) -> str:
+    """Return ``repr(value)`` in one line of at most 200 characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python does not print integers of more than 4300 digits
+        return "an integer of more than 4300 digits"
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def as_numbers(name: str, values: object, kind: str = "a sequence of numbers") -> tuple[float, ...]:
@@ -55,7 +68,7 @@ def as_numbers(name: str, values: object, kind: str = "a sequence of numbers") -
         >>> as_numbers("epsilon", [1, -0.5])
         (1.0, -0.5)
     """
-    if not isinstance(values, Sequence) or isinstance(values, str):
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes | bytearray):
         raise TypeError(f"`{name}` must be {kind}, got {values!r} ({type(values).__name__})")
     if not values:
         raise ValueError(f"`{name}` must hold at least one number, got an empty sequence")

@@ -1,10 +1,9 @@
 """The mathematics: links from logits to log-probabilities, the polynomial, and the loss; needs nothing but torch."""
 
-from polyloss_lightning.core.entries import Entries
+from polyloss_lightning.core.entries import Entries, Observable, Observation, Observer
 from polyloss_lightning.core.loss import Link, Reduction
-from polyloss_lightning.core.observation import Observable, Observation, Observer
 from polyloss_lightning.core.polynomial import Polynomial
-from polyloss_lightning.core.sigmoid import Sigmoid, SigmoidFocal, TargetFormat
+from polyloss_lightning.core.sigmoid import Sigmoid, TargetFormat
 from polyloss_lightning.core.softmax import Softmax
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "Polynomial",
     "Reduction",
     "Sigmoid",
-    "SigmoidFocal",
     "Softmax",
     "TargetFormat",
 ]

@@ -7,8 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from polyloss_lightning.core.entries import Entries
-from polyloss_lightning.core.polynomial import Polynomial
+from polyloss_lightning.core.entries import Entries, Plan
 
 Block: TypeAlias = tuple[slice, ...]
 
@@ -37,9 +36,7 @@ def value_and_gradient(
     link: Any,
     input: Tensor,
     target: Tensor,
-    polynomial: Polynomial,
-    dtype: torch.dtype,
-    scale: float,
+    plan: Plan,
     gradient: Tensor | None,
     observed: Entries | None,
     size: int,
@@ -48,18 +45,13 @@ def value_and_gradient(
     """Return the loss of each sample, or the sum of all unless ``elementwise``, and the denominator."""
     blocks = _blocks(input.shape, link.joint_dim(input), size)
     # One vector for all sums: many small tensors that live on would fragment the heap between the blocks.
-    sums, counts = torch.empty((2, len(blocks)), dtype=dtype, device=input.device)
+    sums, counts = torch.empty((2, len(blocks)), dtype=plan.dtype, device=input.device)
     values, counted = None, False
     for i, block in enumerate(blocks):
         out = None if gradient is None else gradient[block]
+        seen = None if observed is None else _slice_entries(observed, input, block)
         value, slope, denominator = link.slice(input, block).value_and_gradient(
-            input[block],
-            _slice(target, input, block),
-            polynomial,
-            dtype,
-            scale,
-            out,
-            None if observed is None else _slice_entries(observed, input, block),
+            input[block], _slice(target, input, block), plan, out, seen
         )
         if out is not None and slope.data_ptr() != out.data_ptr():
             out.copy_(slope)
@@ -94,9 +86,6 @@ def _slice(tensor: Tensor, input: Tensor, block: Block) -> Tensor:
 
 
 def _slice_entries(entries: Entries, input: Tensor, block: Block) -> Entries:
-    base = entries.focal_base
-    return entries._replace(
-        log_p=_slice(entries.log_p, input, block),
-        weight=_slice(entries.weight, input, block),
-        focal_base=None if base is None else _slice(base, input, block),
-    )
+    base = None if entries.focal_base is None else _slice(entries.focal_base, input, block)
+    log_p, weight = _slice(entries.log_p, input, block), _slice(entries.weight, input, block)
+    return entries._replace(log_p=log_p, weight=weight, focal_base=base)

@@ -1,9 +1,13 @@
-"""What a link computes from logits and target, and the checks of shape and dtype that the links share."""
+"""What a link computes from logits and target, what observers see of it, and the checks that the links share."""
 
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from polyloss_lightning.core.polynomial import Polynomial
 
 
 class Entries(NamedTuple):
@@ -31,18 +35,93 @@ class Entries(NamedTuple):
     one_minus_p: Tensor | None = None
 
 
+class Plan(NamedTuple):
+    """How to compute a loss and its gradient in closed form.
+
+    Attributes:
+        polynomial: epsilon, gamma and the number of terms.
+        dtype: dtype of the computation.
+        scale: factor of the gradient.
+        read: whether reading a value costs nothing, as on the CPU.
+    """
+
+    polynomial: Polynomial
+    dtype: torch.dtype
+    scale: float
+    read: bool
+
+
+class Observation(NamedTuple):
+    r"""The entries of one loss call, flattened and without a graph.
+
+    For reduction ``mean`` and ``sum`` the loss is :math:`\sum_i w_i\,\ell(\log p_i) / d` exactly, with
+    :math:`\ell` as in :func:`polyloss_lightning.core.polynomial.value`, given ``focal_base``. For ``none`` the
+    denominator is that of ``mean``.
+
+    Attributes:
+        log_p: ``[n]`` log-probability of each entry, float32 (float64 for float64 logits); 0 if ignored.
+        weight: ``[n]`` factor of the entry in the loss; 0 if the target is ignored.
+        classes: class index of each entry, of any shape: for many entries a view that repeats a few numbers, because
+            writing one index per entry can take longer than the loss. See :attr:`target`.
+        denominator: scalar tensor by which the weighted sum is divided.
+        epsilon: the perturbations in force, one per coefficient.
+        gamma: focusing exponent.
+        num_terms: number of terms kept, or None for the whole series.
+        focal_base: ``[n]`` the ``1 - Pt`` that is raised to gamma, for the sigmoid focal loss: for soft targets it is
+            not ``1 - exp(log_p)``. None for all other losses.
+    """
+
+    log_p: Tensor
+    weight: Tensor
+    classes: Tensor
+    denominator: Tensor
+    epsilon: tuple[float, ...]
+    gamma: float
+    num_terms: int | None
+    focal_base: Tensor | None = None
+
+    @property
+    def target(self) -> Tensor:
+        """``[n]`` class index of each entry."""
+        return self.classes.flatten()
+
+
+Observer: TypeAlias = Callable[[Observation], None]
+
+
+class Observable(Protocol):
+    """Anything that can be observed: the loss modules, and what replaces torch's own losses."""
+
+    @property
+    def epsilon(self) -> float | tuple[float, ...]:
+        """The perturbation in force."""
+
+    def register_observer(self, observer: Observer) -> RemovableHandle:
+        """Call ``observer`` after every later evaluation, until the handle is removed."""
+
+
+def observe(entries: Entries, polynomial: Polynomial, reduction: str) -> Observation:
+    """Detach and flatten ``entries`` into an :class:`Observation` of a loss reduced by ``reduction``."""
+    denominator = entries.denominator.new_ones(()) if reduction == "sum" else entries.denominator
+    return Observation(
+        entries.log_p.detach().flatten(),
+        entries.weight.detach().flatten(),
+        entries.target,
+        denominator.detach(),
+        tuple(polynomial.epsilon),
+        polynomial.gamma,
+        polynomial.num_terms,
+        None if entries.focal_base is None else entries.focal_base.detach().flatten(),
+    )
+
+
 def view_along(values: Tensor, input: Tensor, dim: int) -> Tensor:
     """View one-dimensional ``values`` so that they broadcast to ``input`` along ``dim``."""
     return values.view([-1 if d == dim else 1 for d in range(input.dim())])
 
 
 def refuse_class_indices(input: Tensor, target: Tensor, otherwise: str = "") -> NoReturn:
-    """Raise because ``target`` does not hold one class index for each sample of ``input``.
-
-    Args:
-        input: the logits.
-        target: the class indices.
-        otherwise: what else ``target`` might have been, for the message.
+    """Raise because ``target`` does not hold one class index per sample; ``otherwise`` names what else it may hold.
 
     Raises:
         TypeError: if the dtype of ``target`` is not one that torch takes for class indices.

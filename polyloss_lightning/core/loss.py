@@ -11,14 +11,15 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from polyloss_lightning.checks import check_choice
 from polyloss_lightning.core import blocks
 from polyloss_lightning.core import polynomial as polynomials
-from polyloss_lightning.core.entries import Entries
+from polyloss_lightning.core.entries import Entries, Plan
 from polyloss_lightning.core.polynomial import Polynomial
-from polyloss_lightning.core.sigmoid import Sigmoid, SigmoidFocal
+from polyloss_lightning.core.sigmoid import Sigmoid
 from polyloss_lightning.core.softmax import Softmax
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
+OnEntries: TypeAlias = Callable[[Entries], None] | None
 _REDUCTIONS = get_args(Reduction)  # outside of the functions, because torch.compile of torch 2.6 cannot trace it
-_CLOSED_FORMS = (Softmax, Sigmoid, SigmoidFocal)
+_CLOSED_FORMS = (Softmax, Sigmoid)
 
 
 class Link(Protocol):
@@ -39,22 +40,14 @@ def loss(
     target: Tensor,
     polynomial: Polynomial,
     reduction: Reduction = "mean",
-    on_entries: Callable[[Entries], None] | None = None,
+    on_entries: OnEntries = None,
 ) -> Tensor:
     r"""Compute :math:`\sum_i w_i V(\log p_i)`, reduced, over the entries :math:`(\log p_i, w_i)` of ``link``.
 
     The formula is ``reduce([link.entries(input, target)], polynomial, reduction)``. If only eager reverse-mode autograd
     differentiates it, one autograd node computes the loss and its gradient together in closed form, block by block:
     only one extra tensor the size of the logits is kept for backward (the formula keeps up to 18). Do not modify input
-    or target in place before backward.
-
-    Args:
-        link: from logits and target to entries.
-        input: logits.
-        target: what ``link`` takes.
-        polynomial: epsilon, gamma and the number of terms.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        on_entries: called with the detached entries of the whole input.
+    or target in place before backward. ``on_entries`` is called with the detached entries of the whole input.
     """
     if not _has_closed_form(link, input, target):
         if torch.compiler.is_compiling() or not type(input).__module__.startswith("torch.distributed.tensor"):
@@ -79,9 +72,9 @@ def _formula(
     target: Tensor,
     polynomial: Polynomial,
     reduction: Reduction,
-    on_entries: Callable[[Entries], None] | None = None,
+    on_entries: OnEntries = None,
 ) -> Tensor:
-    if on_entries is None and isinstance(link, (Sigmoid, SigmoidFocal)):
+    if on_entries is None and isinstance(link, Sigmoid):
         parts: Sequence[Entries] = link.parts(input, target)
     else:
         parts = [link.entries(input, target)]
@@ -91,14 +84,11 @@ def _formula(
 
 
 def reduce(parts: Sequence[Entries], polynomial: Polynomial, reduction: Reduction) -> Tensor:
-    r"""Compute the loss of entries: :math:`\sum_i w_i V(\log p_i)`, reduced.
+    r"""Compute :math:`\sum_i w_i V(\log p_i)`, reduced, of entries in one or several groups of the same shape.
 
-    Args:
-        parts: log-probabilities and weights, in one or several groups of the same shape.
-        polynomial: epsilon, gamma and the number of terms.
-        reduction: ``"none"`` gives one loss per sample, ``"sum"`` their sum, ``"mean"`` the sum divided by the
-            denominator of the entries: the total weight of the targets that count for class indices, the number of
-            samples for probabilities. If no target counts, ``mean`` is NaN and ``sum`` is 0, as in torch.
+    ``"none"`` gives one loss per sample, ``"sum"`` their sum, ``"mean"`` the sum divided by the denominator of the
+    entries: the total weight of the targets that count for class indices, the number of samples for probabilities. If
+    no target counts, ``mean`` is NaN and ``sum`` is 0, as in torch.
     """
     value = polynomials.value
     losses = [value(part.log_p, *polynomial, part.focal_base, part.one_minus_p) * part.weight for part in parts]
@@ -109,7 +99,7 @@ def reduce(parts: Sequence[Entries], polynomial: Polynomial, reduction: Reductio
     else:
         loss = loss.sum()
         if reduction == "mean":
-            loss = loss / entries.denominator
+            loss = loss / entries.denominator.masked_fill(entries.denominator == 0, torch.nan)
     return loss if loss.dtype == entries.dtype else loss.to(entries.dtype)
 
 
@@ -120,7 +110,7 @@ def _has_closed_form(link: Link, input: Tensor, target: Tensor) -> bool:
     (``torch.compile``, ``torch.export``, ``torch.jit``), the transforms of ``torch.func``, forward mode, subclasses of
     tensors, targets, weights or alphas that need a gradient, and empty tensors, of which no maximum exists.
     """
-    if type(link) not in _CLOSED_FORMS or torch.compiler.is_compiling() or input.numel() == 0:
+    if type(link) not in _CLOSED_FORMS or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
     if type(input) not in (Tensor, torch.nn.Parameter) or type(target) is not Tensor:
         return False
@@ -128,16 +118,16 @@ def _has_closed_form(link: Link, input: Tensor, target: Tensor) -> bool:
         if isinstance(option, Tensor) and (option.requires_grad or type(option) is not Tensor):
             return False
     return (
-        not target.requires_grad
+        input.numel() > 0
+        and not target.requires_grad
         and not target.is_inference()  # autograd refuses to save it
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
-        and torch._C._get_tracing_state() is None
     )
 
 
 class _ClosedForm(torch.autograd.Function):
-    """The loss, with the gradient of the sum of all losses computed in forward."""
+    """The loss, with the gradient of the sum or mean of all losses computed in forward."""
 
     @staticmethod
     def forward(
@@ -150,72 +140,67 @@ class _ClosedForm(torch.autograd.Function):
         dtype: torch.dtype,
         seen: list[Entries] | None,
     ) -> Tensor:
+        # Reading a value costs nothing on the CPU, unless the operations are being recorded.
+        read = input.is_cpu and not is_in_torch_dispatch_mode()
+        per_sample = type(link) is Softmax  # otherwise there is one loss per element
         observed = None if seen is None else link.empty_entries(input, target, dtype)
         differentiable: bool = ctx.needs_input_grad[0]
         # A float16 would lose what a GradScaler is there to keep.
         gradient_dtype = dtype if input.dtype is torch.float16 else input.dtype
-        scaled, limit = 0.0, None
+        count = input.numel() // (input.shape[min(1, input.dim() - 1)] if per_sample else 1)
+        scale, limit = 1 / count if reduction == "mean" else 1.0, None
         if input.numel() >= 8 * blocks.SMALLEST:
             temporaries = link.temporaries(input, target, polynomial, dtype) + (not differentiable)
             limit = blocks.limit(input, temporaries * dtype.itemsize)
-            if reduction == "mean" and type(link) is Softmax and input.is_cpu and not is_in_torch_dispatch_mode():
-                scaled = link.denominator(target, input)  # saves backward a pass over the gradient
-        scale = 1 / scaled if scaled else 1.0
+        plan = Plan(polynomial, dtype, scale, read)
         if limit is None:
-            value, gradient, denominator = link.value_and_gradient(
-                input, target, polynomial, dtype, scale, None, observed
-            )
+            value, gradient, denominator = link.value_and_gradient(input, target, plan, None, observed)
             gradient = gradient if gradient.dtype is gradient_dtype else gradient.to(gradient_dtype)
         else:
             gradient = torch.empty_like(input, dtype=gradient_dtype) if differentiable else None
             value, denominator = blocks.value_and_gradient(
-                link, input, target, polynomial, dtype, scale, gradient, observed, limit, reduction == "none"
+                link, input, target, plan, gradient, observed, limit, reduction == "none"
             )
-        count = input.numel() // (input.shape[min(1, input.dim() - 1)] if type(link) is Softmax else 1)
         if seen is not None and observed is not None:
             number = value.new_full((), count) if denominator is None else denominator
             seen.append(observed._replace(denominator=number))
+        factor = None  # of the gradient
         if reduction == "none":
-            loss = value.squeeze_(min(1, input.dim() - 1)) if type(link) is Softmax else value
-        elif reduction == "mean" and denominator is None:
+            loss: Tensor = value.squeeze_(min(1, input.dim() - 1)) if per_sample else value
+        elif reduction == "sum":
+            loss = value.sum()
+        elif denominator is None:
             loss = value.mean() if value.dim() > 0 else value / count
         else:
-            loss = value.sum()
+            total = value.sum()
+            nothing = denominator == 0
+            loss = total / denominator.masked_fill(nothing, torch.nan)
+            # The mean of nothing is NaN and its gradient infinite, but none of that reaches the logits.
+            counted = denominator.masked_fill(nothing & (total == 0), torch.inf)
+            factor = counted.reciprocal_().mul_(count)
         if differentiable:
-            ctx.link, ctx.polynomial, ctx.reduction, ctx.count = link, polynomial, reduction, 1 if scaled else count
-            counted = None if scaled else denominator
-            if counted is not None and reduction == "mean":
-                # The mean of nothing is NaN and its gradient infinite, but none of that reaches the logits.
-                counted = counted.masked_fill((loss == 0) & (counted == 0), torch.inf)
-            ctx.save_for_backward(input, target, gradient, counted)
-        mean: Tensor = loss / denominator if reduction == "mean" and denominator is not None else loss
-        return mean
+            ctx.link, ctx.polynomial, ctx.reduction = link, polynomial, reduction
+            ctx.save_for_backward(input, target, gradient, factor)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, target, gradient, counted = ctx.saved_tensors
+        input, target, gradient, factor = ctx.saved_tensors
         if torch.is_grad_enabled():  # this backward is to be differentiated itself
             alias = input.view_as(input)  # the hooks of the input itself come after this
             loss = _formula(ctx.link, alias, target, ctx.polynomial, ctx.reduction).to(grad.dtype)
             return *torch.autograd.grad(loss, alias, grad, create_graph=True), *[None] * 6
-        factor: Tensor | float = grad
-        if ctx.reduction == "mean" and counted is not None:
-            factor = grad / counted
-        elif ctx.reduction == "mean":
-            factor = (grad.item() if grad.is_cpu and not is_in_torch_dispatch_mode() else grad) / ctx.count
+        if factor is not None:
+            grad = grad * factor
         elif ctx.reduction == "none" and type(ctx.link) is Softmax:
-            factor = grad.unsqueeze(min(1, grad.dim()))
+            grad = grad.unsqueeze(min(1, grad.dim()))
         # In place unless the graph is kept for another backward pass.
         if _keeps_graph():
-            gradient = gradient * factor
-        elif isinstance(factor, Tensor) or factor != 1:
-            gradient.mul_(factor)
+            gradient = gradient * grad
+        elif grad.dim() > 0 or not grad.is_cpu or is_in_torch_dispatch_mode() or grad.item() != 1:
+            gradient.mul_(grad)
         return gradient if gradient.dtype is input.dtype else gradient.to(input.dtype), *[None] * 6
 
 
-def _always() -> bool:
-    return True
-
-
 # Without this query the gradient is multiplied out of place, which takes twice the memory.
-_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", _always)
+_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from polyloss_lightning.checks import as_number
 
+_TEXT = (str, bytes, bytearray)  # sequences, but not of numbers
+
 
 class Polynomial(NamedTuple):
     """One member of the family; the functions of this module take it unpacked, as in ``value(log_p, *polynomial)``.
@@ -46,7 +48,7 @@ def as_epsilon(epsilon: float | Sequence[float]) -> tuple[float, ...]:
         ((2.0,), (1.0, -0.5))
     """
     given: object = epsilon  # a value from YAML or a notebook may not match the annotation
-    entries = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    entries = tuple(given) if isinstance(given, Sequence) and not isinstance(given, _TEXT) else (given,)
     if not entries:
         raise ValueError("`epsilon` must hold at least one number, got an empty sequence")
     kind, within = "a finite number or a sequence of them", "finite (the paper's range is -1 and above)"
@@ -92,18 +94,10 @@ def value(
 ) -> Tensor:
     r"""Value :math:`(1-P_t)^\gamma \big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\big)` of each entry.
 
-    It is finite if ``log_p`` is, and so are its first two derivatives.
-
-    Args:
-        log_p: log-probability :math:`\log P_t \le 0` of each entry, any shape, float32 or float64.
-        epsilon: perturbation of the first coefficients, one number each.
-        gamma: focusing exponent, at least 0.
-        num_terms: keep only the first terms of the series; None keeps all.
-        focal_base: the :math:`1-P_t` that is raised to ``gamma``, if it differs from that of ``log_p``.
-        one_minus_p: the :math:`1-P_t` of ``log_p``, if it was computed already.
-
-    Returns:
-        Tensor of the shape of ``log_p``.
+    It is finite if ``log_p`` is, and so are its first two derivatives. ``log_p`` is the log-probability
+    :math:`\log P_t \le 0` of each entry, any shape, float32 or float64. ``focal_base`` is the :math:`1-P_t` that is
+    raised to ``gamma``, if it differs from that of ``log_p``, and ``one_minus_p`` that of ``log_p``, if it was computed
+    already. The other arguments are those of :class:`Polynomial`.
 
     Example:
         >>> value(torch.tensor([0.5]).log(), [1.0])
@@ -126,6 +120,8 @@ def value_and_slope(
     epsilon: Sequence[float],
     gamma: float = 0.0,
     num_terms: int | None = None,
+    *,
+    scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     r"""Value :math:`V` of the polynomial for each entry, and its slope :math:`A = -\partial V / \partial \log P_t`.
 
@@ -137,13 +133,8 @@ def value_and_slope(
 
     and gamma takes :math:`A` to :math:`u^\gamma A + \gamma u^{\gamma-1} P_t V` and :math:`V` to :math:`u^\gamma V`.
 
-    Args:
-        nll: negative log-likelihood :math:`-\log P_t` of each entry.
-        one_minus_p: :math:`1-P_t` of each entry, with all its digits.
-        p: :math:`P_t` of each entry, with all its digits; Poly-1 cross-entropy does not need it.
-        epsilon: perturbation of the first coefficients; see :func:`value`.
-        gamma: focusing exponent.
-        num_terms: number of terms kept.
+    ``nll`` is :math:`-\log P_t` of each entry. ``p`` and ``one_minus_p`` must have all their digits; Poly-1
+    cross-entropy does not need ``p``. ``scale`` is a factor of the slope.
 
     Example:
         >>> p = torch.tensor([0.5])
@@ -152,7 +143,10 @@ def value_and_slope(
     """
     if num_terms is None and len(epsilon) == 1:  # in one operation each
         value = torch.add(nll, one_minus_p, alpha=epsilon[0])
-        slope = torch.rsub(one_minus_p, 1 + epsilon[0], alpha=epsilon[0])  # = u + P (1 + eps), with P = 1 - u
+        early = scale if gamma == 0 else 1.0
+        # = scale (u + P (1 + eps)), with P = 1 - u
+        slope = torch.rsub(one_minus_p, (1 + epsilon[0]) * early, alpha=epsilon[0] * early)
+        scale /= early
     elif num_terms is None:
         value = nll + one_minus_p * horner(epsilon, one_minus_p)
         times_j = [1 + epsilon[0], *(j * e for j, e in enumerate(epsilon[1:], start=2))]
@@ -166,7 +160,7 @@ def value_and_slope(
         raised, raised_slope = power_and_slope(one_minus_p, gamma)
         slope = slope.mul_(raised).add_(raised_slope.mul_(p).mul_(value))
         value = value.mul_(raised)
-    return value, slope
+    return value, slope if scale == 1 else slope.mul_(scale)
 
 
 def power_and_slope(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:

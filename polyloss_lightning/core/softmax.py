@@ -5,10 +5,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from polyloss_lightning.checks import as_number, check_integer
-from polyloss_lightning.core.entries import Entries, autocast_dtype, drop_impossible, refuse_class_indices, view_along
+from polyloss_lightning.core.entries import (
+    Entries,
+    Plan,
+    autocast_dtype,
+    drop_impossible,
+    refuse_class_indices,
+    view_along,
+)
 from polyloss_lightning.core.polynomial import Polynomial
 from polyloss_lightning.core.softmax_gradient import every_class, one_class, one_class_smoothed
 
@@ -80,30 +86,17 @@ class Softmax(NamedTuple):
         """Return True if smoothed class indices need no tensor of weights."""
         return self.weight is None and polynomial.is_poly1()
 
-    def denominator(self, target: Tensor, input: Tensor) -> float:
-        """Return the denominator of ``mean``, which is read off the target."""
-        if input.shape == target.shape:
-            return input.numel() / input.shape[min(1, input.dim() - 1)]
-        return self.samples(target, torch.float64)[2].sum().item()
-
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "Softmax":
         """Return the link of one block of ``input``."""
         return self
 
     def entries(self, input: Tensor, target: Tensor) -> Entries:
-        """Return the log-probability and the weight of each entry.
-
-        Args:
-            input: logits, shape ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``.
-            target: class indices of the shape of ``input`` without the class dimension, or probabilities of its shape.
-
-        Raises:
-            TypeError: if a dtype is not one that ``torch.nn.functional.cross_entropy`` takes.
-            ValueError: if shapes or options do not fit each other.
-        """
+        """Return the log-probability and the weight of each entry; shapes as in torch's loss, see :meth:`check`."""
         compute_dtype, dtype = self.check(input, target)
         dim, probabilities = min(1, input.dim() - 1), input.shape == target.shape
         one_minus_p = index = ignored = None
+        if input.shape[dim] == 0 and not probabilities:
+            return self._no_class(input, target, compute_dtype, dtype)
         if self.label_smoothing > 0:
             # Every class has a weight, so no loss comes near 0 and rounding takes nothing away.
             log_p = torch.log_softmax(input, dim, dtype=compute_dtype)
@@ -124,6 +117,15 @@ class Softmax(NamedTuple):
             log_p = drop_impossible(log_p, shares)
         classes = view_along(torch.arange(input.shape[dim], device=input.device), input, dim).expand_as(log_p)
         return Entries(log_p, shares, classes, denominator, dim, dtype, one_minus_p=one_minus_p)
+
+    def _no_class(self, input: Tensor, target: Tensor, compute_dtype: torch.dtype, dtype: torch.dtype) -> Entries:
+        """Return entries of weight 0 for logits without a class, for which only ignored targets are in range."""
+        index, ignored, _ = self._replace(weight=None).samples(target, compute_dtype)
+        if not ignored.all():
+            raise IndexError("`target` is out of bounds: `input` has no class")
+        log_p = torch.zeros_like(index, dtype=compute_dtype) + input.sum()
+        weight = torch.full_like(log_p, torch.nan if self.label_smoothing > 0 else 0, requires_grad=False)
+        return Entries(log_p, weight, index, log_p.new_zeros(()), None, dtype)
 
     def empty_entries(self, input: Tensor, target: Tensor, dtype: torch.dtype) -> Entries:
         """Return entries with the shapes of :meth:`entries`, to be filled in by :meth:`value_and_gradient`."""
@@ -162,74 +164,59 @@ class Softmax(NamedTuple):
         return shares if ignored is None else shares * ~ignored
 
     def value_and_gradient(
-        self,
-        input: Tensor,
-        target: Tensor,
-        polynomial: Polynomial,
-        dtype: torch.dtype,
-        scale: float = 1.0,
-        out: Tensor | None = None,
-        observed: Entries | None = None,
+        self, input: Tensor, target: Tensor, plan: Plan, out: Tensor | None = None, observed: Entries | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Compute the loss of each sample and its gradient in closed form.
 
         Args:
             input: logits.
             target: as in :meth:`entries`; both were checked.
-            polynomial: epsilon, gamma and the number of terms.
-            dtype: dtype of the computation.
-            scale: factor of the gradient.
+            plan: how to compute them.
             out: receives the gradient if it has that dtype.
             observed: its tensors receive the log-probabilities and weights of the entries.
 
         Returns:
             The loss of each sample, with size 1 along the dimension of the classes; the derivative of the sum of all by
-            the logits, times ``scale``; and the denominator of ``mean``, None if that is the number of samples.
+            the logits, times the scale; and the denominator of ``mean``, None if that is the number of samples.
         """
-        dim, probabilities = min(1, input.dim() - 1), input.shape == target.shape
+        dim, probabilities, dtype = min(1, input.dim() - 1), input.shape == target.shape, plan.dtype
         channels_last = input.dim() > 2 and input.stride(1) == 1
         if channels_last:  # over the last dimension, torch computes a softmax without rearranging the logits
             input, dim = input.movedim(1, -1), input.dim() - 1
             target = target.movedim(1, -1) if probabilities else target
             out = None if out is None else out.movedim(1, -1)
-        # Reading a value costs nothing on the CPU, unless the operations are being recorded.
-        read = input.is_cpu and not is_in_torch_dispatch_mode()
         in_place = out is not None and out.is_contiguous() and out.dtype == input.dtype == dtype
         p = torch.softmax(input, dim, out=out) if in_place else torch.softmax(input, dim, dtype)
-        index = ignored = weight = shares = None
+        index = ignored = weight = None
         if not probabilities:
-            if read and self.weight is None and not target.min().item() <= self.ignore_index <= target.max().item():
+            ignore, unweighted = self.ignore_index, self.weight is None
+            if plan.read and unweighted and (target.min().item() > ignore or target.max().item() < ignore):
                 index = target.long().unsqueeze(dim)
             else:
                 index, ignored, weight = (tensor.unsqueeze(dim) for tensor in self.samples(target, dtype))
+        denominator = None if weight is None else weight.sum()
         if index is not None and self.label_smoothing == 0:
-            value, nll = one_class(input, p, dim, index, weight, polynomial, scale, read)
-        elif index is not None and self._is_linear(polynomial):
-            value, nll = one_class_smoothed(input, p, dim, index, weight, self.label_smoothing, polynomial, scale)
+            value, nll = one_class(input, p, dim, index, weight, plan)
+        elif index is not None and self._is_linear(plan.polynomial):
+            value, nll = one_class_smoothed(input, p, dim, index, weight, plan, self.label_smoothing)
+            if observed is not None:
+                weight = self._shares(p, target, index, ignored, dim)
         else:
-            shares = self._shares(p, target, index, ignored, dim)
-            value, nll = every_class(input, p, dim, shares, polynomial, scale, read)
-        if index is not None and observed is not None and observed.class_dim is not None and shares is None:
-            shares = self._shares(p, target, index, ignored, dim)
-            nll = nll + (input.gather(dim, index) - input)  # from -log Pt to all classes
+            weight = self._shares(p, target, index, ignored, dim)
+            value, nll = every_class(input, p, dim, weight, plan)
         if ignored is not None:  # their logits may be NaN, which a weight of 0 does not remove
             value, nll = value.masked_fill(ignored, 0), nll.masked_fill(ignored, 0)
         if observed is not None:
-            _fill(observed, nll, weight if shares is None else shares, dim)
+            own = observed.class_dim
+            log_p, weights = (
+                tensor.unsqueeze(dim) if own is None else tensor.movedim(own, dim)
+                for tensor in (observed.log_p, observed.weight)
+            )
+            torch.neg(nll, out=log_p)
+            weights.fill_(1) if weight is None else weights.copy_(weight)
         if channels_last:
             value, p = value.movedim(-1, 1), p.movedim(-1, 1)
-        return value, p, None if weight is None else weight.sum()
-
-
-def _fill(observed: Entries, nll: Tensor, weight: Tensor | None, dim: int) -> None:
-    """Copy -log P and the weights of the entries into ``observed``."""
-    for tensor, value in ((observed.log_p, -nll), (observed.weight, weight)):
-        if value is None:
-            tensor.fill_(1)
-        elif observed.class_dim is None:
-            tensor.copy_(value.squeeze(dim))
-        else:
-            tensor.copy_(value.movedim(dim, observed.class_dim))
+        return value, p, denominator
 
 
 def exact_log_softmax(input: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -237,14 +224,6 @@ def exact_log_softmax(input: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tens
 
     In float32, torch's has nothing between 0 and -6e-8. Here the log-probability of a class with P above 0.55 is
     :math:`\log(1 - \sum_{k \ne t} P_k)`, whose sum keeps every digit, and so do the gradients.
-
-    Args:
-        input: logits, any shape.
-        dim: dimension of the classes.
-        dtype: dtype of the results and of the computation.
-
-    Returns:
-        ``log P`` and ``1 - P``, of the shape of ``input``.
     """
     log_p = torch.log_softmax(input, dim, dtype=dtype)
     p, confident = log_p.exp(), log_p > math.log(_CONFIDENT)

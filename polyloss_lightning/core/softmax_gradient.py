@@ -5,110 +5,96 @@ polynomial, the loss is :math:`\sum_k s_k V(P_k)`. Since :math:`\partial \log P_
 
 .. math:: \frac{\partial\ell}{\partial x_j} = P_j \sum_k s_k A_k - s_j A_j
 
-Each function takes the logits and their softmax ``p``, which it overwrites with the gradient times ``scale``, and
-returns the loss of each sample and -log P of each entry. ``dim`` is the dimension of the classes; tensors of one number
-per sample have size 1 there. ``read`` is true if reading a value costs nothing.
+Each function takes the logits and their softmax ``p``, which it overwrites with the gradient, and returns the loss of
+each sample and -log P of each entry. ``dim`` is the dimension of the classes; tensors of one number per sample have
+size 1 there.
 """
 
 import torch
 from torch import Tensor
 
-from polyloss_lightning.core.entries import drop_impossible, view_along
-from polyloss_lightning.core.polynomial import Polynomial, value_and_slope
+from polyloss_lightning.core.entries import Plan, drop_impossible, view_along
+from polyloss_lightning.core.polynomial import value_and_slope
 
 _TINY = 1e-30  # below it a float32 softmax has few digits
+_SMALL = 1 << 14
+
+
+def _nll(input: Tensor, p: Tensor, dim: int, highest: Tensor) -> Tensor:
+    # -log P = (max x - x) - log max P: neither is large if the logits share an offset.
+    return (input.amax(dim, keepdim=True) - input.to(p.dtype)).sub_(highest.log())
 
 
 def one_class(
-    input: Tensor,
-    p: Tensor,
-    dim: int,
-    index: Tensor,
-    weight: Tensor | None,
-    polynomial: Polynomial,
-    scale: float,
-    read: bool,
+    input: Tensor, p: Tensor, dim: int, index: Tensor, weight: Tensor | None, plan: Plan
 ) -> tuple[Tensor, Tensor]:
     """Compute w V(Pt), for one class t per sample."""
     p_t = p.gather(dim, index)
     one_minus_p = p.scatter_(dim, index, 0).sum(dim, keepdim=True)  # 1 - Pt: sums the others, so nothing cancels
     nll = (one_minus_p / p_t).log1p_()  # -log Pt = log(1 + (1 - Pt) / Pt)
-    if not read or p_t.min().item() < _TINY:
+    if not plan.read or p_t.min().item() < _TINY:
         # -log Pt = (max x - x_t) - log max P, and t is not the maximum
         gap = input.amax(dim, keepdim=True).to(p.dtype) - input.gather(dim, index)
         nll = torch.where(p_t < _TINY, gap - p.amax(dim, keepdim=True).log(), nll)
-    value, slope = value_and_slope(nll, one_minus_p, p_t, *polynomial)
+    value, slope = value_and_slope(nll, one_minus_p, p_t, *plan.polynomial, scale=plan.scale)
     if weight is not None:
         value, slope = value * weight, slope * weight
-    if scale != 1:
-        slope = slope * scale
-    p.scatter_(dim, index, -one_minus_p).mul_(slope)  # dx_k = w A P_k if k != t, dx_t = -w A (1 - Pt)
+    p.scatter_(dim, index, one_minus_p.neg_()).mul_(slope)  # dx_k = w A P_k if k != t, dx_t = -w A (1 - Pt)
     return value, nll
 
 
 def one_class_smoothed(
-    input: Tensor,
-    p: Tensor,
-    dim: int,
-    index: Tensor,
-    counted: Tensor | None,
-    smoothing: float,
-    polynomial: Polynomial,
-    scale: float,
+    input: Tensor, p: Tensor, dim: int, index: Tensor, counted: Tensor | None, plan: Plan, smoothing: float
 ) -> tuple[Tensor, Tensor]:
     """Compute Poly-1 cross-entropy of smoothed class indices; ``counted`` is 0 for ignored samples.
 
     The weights are ``own + spread`` for class t and ``spread`` for the others. What they weigh linearly needs no tensor
     of weights, and the terms ``spread * epsilon * P_k`` of the gradient cancel.
     """
-    num_classes, epsilon = p.shape[dim], polynomial.epsilon[0]
+    num_classes, epsilon, scale = p.shape[dim], plan.polynomial.epsilon[0], plan.scale
     own, spread = 1 - smoothing, smoothing / num_classes
-    p_t, gap = p.gather(dim, index), input.amax(dim, keepdim=True) - input.to(p.dtype)
-    z = p.amax(dim, keepdim=True).log()
-    nll = gap.gather(dim, index) - z  # -log Pt = (max x - x_t) - log max P
-    value = own * (nll + epsilon * (1 - p_t))
-    value += spread * (gap.sum(dim, keepdim=True) - num_classes * z + epsilon * (num_classes - 1))
+    p_t, nll = p.gather(dim, index), _nll(input, p, dim, p.amax(dim, keepdim=True))
+    value = own * (nll.gather(dim, index) + epsilon * (1 - p_t))
+    value += spread * (nll.sum(dim, keepdim=True) + epsilon * (num_classes - 1))
     slope = (own * scale) * (1 + epsilon * p_t)
     total: Tensor | float = smoothing * scale
     each: Tensor | float = spread * scale
     if counted is not None:
         slope, total, each = slope * counted, counted * total, counted * each
     p.mul_(slope + total).sub_(each)  # dx_k = P_k (own A_t + C spread) - spread, k != t
-    p.scatter_add_(dim, index, -slope)  # dx_t is less by own A_t
+    p.scatter_add_(dim, index, slope.neg_())  # dx_t is less by own A_t
     return value, nll
 
 
-def every_class(
-    input: Tensor, p: Tensor, dim: int, shares: Tensor, polynomial: Polynomial, scale: float, read: bool
-) -> tuple[Tensor, Tensor]:
+def every_class(input: Tensor, p: Tensor, dim: int, shares: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     """Compute sum_k s_k V(P_k), for the weights s = ``shares`` of all classes."""
-    highest = p.amax(dim, keepdim=True)
-    # (max x - x) + log sum exp(x - max x): neither is large if the logits share an offset.
-    nll = (input.amax(dim, keepdim=True) - input.to(p.dtype)).sub_(highest.log())
-    one_minus_p = torch.rsub(p, 1)
-    c = None
-    if not read or not highest.max().item() <= 0.5:
+    highest, c = p.amax(dim, keepdim=True), None
+    nll, one_minus_p = _nll(input, p, dim, highest), torch.rsub(p, 1)
+    if not plan.read or not highest.max().item() <= 0.5:
         # Digits are lost only where P is above 1/2, in one class c per sample at most: it is treated as in one_class.
-        # What is computed for c is right for any class, so if no class of a sample is above 1/2, the first will do.
-        classes = view_along(torch.arange(p.shape[dim], dtype=p.dtype, device=p.device), p, dim)
-        c = torch.gt(p, 0.5, out=torch.empty_like(p)).mul_(classes).sum(dim, keepdim=True).long()
+        # What is computed for c is right for any class, so if no class of a sample is above 1/2, any will do.
+        if p.numel() <= _SMALL:
+            c = p.argmax(dim, keepdim=True)
+        else:  # argmax is slow
+            classes = view_along(torch.arange(p.shape[dim], dtype=p.dtype, device=p.device), p, dim)
+            c = torch.gt(p, 0.5, out=torch.empty_like(p)).mul_(classes).sum(dim, keepdim=True).long()
         p_c = p.gather(dim, c)
         one_minus_p_c = p.scatter_(dim, c, 0).sum(dim, keepdim=True)
         p.scatter_(dim, c, p_c)
         nll.scatter_(dim, c, torch.where(p_c < _TINY, nll.gather(dim, c), (one_minus_p_c / p_c).log1p_()))
         one_minus_p.scatter_(dim, c, one_minus_p_c)
-    value, slope = value_and_slope(nll, one_minus_p, p, *polynomial)
+    value, slope = value_and_slope(nll, one_minus_p, p, *plan.polynomial, scale=plan.scale)
     losses = value.mul_(shares).sum(dim, keepdim=True)
-    if not read or losses.isnan().any().item():  # from 0 * inf, or from NaN logits
+    if not plan.read or losses.isnan().any().item():  # from 0 * inf, or from NaN logits
         nll = -drop_impossible(-nll, shares)
-        value, slope = value_and_slope(nll, one_minus_p, p, *polynomial)
+        value, slope = value_and_slope(nll, one_minus_p, p, *plan.polynomial, scale=plan.scale)
         losses = value.mul_(shares).sum(dim, keepdim=True)
     b = slope.mul_(shares)  # b_k = s_k A_k
     if c is None:
-        p.mul_(b.sum(dim, keepdim=True) * scale).sub_(b, alpha=scale)  # dx_k = P_k sum_j b_j - b_k
+        p.mul_(b.sum(dim, keepdim=True)).sub_(b)  # dx_k = P_k sum_j b_j - b_k
         return losses, nll
     b_c = b.gather(dim, c)
     b_others = b.scatter_(dim, c, 0).sum(dim, keepdim=True)
-    dx_c = (p_c * b_others - one_minus_p_c * b_c) * scale  # dx_c = P_c sum_{k != c} b_k - (1 - P_c) b_c
-    p.mul_((b_others + b_c) * scale).sub_(b, alpha=scale).scatter_(dim, c, dx_c)  # the others as above
+    dx_c = (p_c * b_others).addcmul_(one_minus_p_c, b_c, value=-1)  # dx_c = P_c sum_{k != c} b_k - (1 - P_c) b_c
+    p.mul_(b_others.add_(b_c)).sub_(b).scatter_(dim, c, dx_c)  # the others as above
     return losses, nll

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
-from polyloss_lightning.core import Entries, Observer, Polynomial, Reduction, SigmoidFocal
+from polyloss_lightning.core import Entries, Observer, Polynomial, Reduction, Sigmoid
+from polyloss_lightning.core.entries import observe
 from polyloss_lightning.core.loss import loss
-from polyloss_lightning.core.observation import observe
 from polyloss_lightning.interception import call_sites
 from polyloss_lightning.interception.backward import BACKWARD_PASSES, run_in
 from polyloss_lightning.interception.call_sites import CallSite
@@ -133,7 +133,7 @@ class LossMode(TorchFunctionMode):
         polynomial, link = Polynomial(self.epsilon), call.link
         if focal is not None:
             polynomial = polynomial._replace(gamma=float(focal["gamma"]))
-            link = SigmoidFocal(focal["alpha"], ignore_index=NO_TARGET)
+            link = Sigmoid(ignore_index=NO_TARGET, alpha=focal["alpha"])
 
         def on_entries(entries: Entries) -> None:
             observation = observe(entries, polynomial, reduction)

@@ -4,24 +4,16 @@ import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from polyloss_lightning.core import (
-    Entries,
-    Observer,
-    Polynomial,
-    Reduction,
-    Sigmoid,
-    SigmoidFocal,
-    Softmax,
-)
+from polyloss_lightning.core import Entries, Observer, Polynomial, Reduction, Sigmoid, Softmax
+from polyloss_lightning.core.entries import observe
 from polyloss_lightning.core.linear_softmax import LinearSoftmax
 from polyloss_lightning.core.loss import check_reduction, loss
-from polyloss_lightning.core.observation import observe
 from polyloss_lightning.core.polynomial import as_epsilon, as_gamma, check_num_terms
 
 
@@ -57,10 +49,15 @@ class PolyLoss(nn.Module):
         >>> loss = TemperedLoss(epsilon=2.0, temperature=4.0)
         >>> loss(torch.tensor([[4.0, 0.0]]), torch.tensor([0]))  # log(1 + 1/e) + 2 / (1 + e)
         tensor(0.8511)
+
+    References:
+        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022;
+        for the focal losses Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
     """
 
+    __jit_unused_properties__ = ("epsilon", "initial_epsilon")
     gamma: float = 0.0
-    link_type: type[Softmax] | type[Sigmoid] | type[SigmoidFocal] | None = None
+    link_type: type[Softmax] | type[Sigmoid] | None = None
 
     def __init__(
         self,
@@ -107,6 +104,12 @@ class PolyLoss(nn.Module):
         check_reduction(reduction)
         self._reduction = reduction
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Refuse a parameter as epsilon, which :class:`torch.nn.Module` would register without calling the setter."""
+        if name == "epsilon":
+            as_epsilon(cast(Any, param))
+        super().register_parameter(name, param)
+
     def link(self) -> Any:
         """Return the link with the options of this loss as they are now; its fields have the names of the options."""
         return self.link_type(*[getattr(self, name) for name in self.link_type._fields]) if self.link_type else self
@@ -116,6 +119,7 @@ class PolyLoss(nn.Module):
         entries: Entries = self.link().entries(input, target)
         return entries
 
+    @torch.jit.unused  # so that a model that contains a loss can be scripted
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of ``input`` and ``target``; shapes as in the class docstring."""
         # A subclass or an instance may have entries of its own: then the loss is their formula.
@@ -187,7 +191,7 @@ class PolyLoss(nn.Module):
 
 
 def checked_loss(
-    link: Softmax | Sigmoid | SigmoidFocal | LinearSoftmax,
+    link: Softmax | Sigmoid | LinearSoftmax,
     input: Tensor,
     target: Tensor,
     epsilon: float | Sequence[float],
@@ -213,38 +217,33 @@ def _shown(value: object) -> str:
     return str(value.tolist()) if value.numel() <= 10 else f"<tensor of shape {shape}>"
 
 
-def class_weight(weight: Tensor | Sequence[float] | None, name: str = "weight") -> Tensor | None:
-    """Return ``weight`` as a one-dimensional float tensor, or None.
+def as_float_tensor(values: Tensor | Sequence[float]) -> Tensor:
+    """Return ``values`` as a floating-point tensor of its own, on the CPU if it was no tensor.
 
-    Raises:
-        TypeError: if it is neither a tensor nor a sequence of numbers.
-        ValueError: if it is not one-dimensional, or has an entry that is negative or not finite.
+    It is there also if modules are built on the meta device: no checkpoint would fill the buffers of a loss later.
     """
-    tensor = weight_tensor(weight, name)
-    if tensor is not None and tensor.dim() != 1:
-        raise ValueError(f"`{name}` must have shape (C), one entry per class, got shape {tuple(tensor.shape)}")
-    return tensor
+    given = values if isinstance(values, Tensor) else torch.tensor(values, dtype=torch.float32, device="cpu")
+    tensor = given.detach().clone()
+    return tensor if tensor.is_floating_point() else tensor.float()
 
 
-def weight_tensor(weight: Tensor | Sequence[float] | None, name: str) -> Tensor | None:
-    """Return ``weight`` as a float tensor of any shape, or None.
+def weight_tensor(weight: Tensor | Sequence[float] | None, name: str, *, per_class: bool = False) -> Tensor | None:
+    """Return ``weight`` as a float tensor, of one dimension if ``per_class``, or None.
 
     Raises:
         TypeError: if it is neither a tensor nor a sequence of numbers.
-        ValueError: if it has an entry that is negative or not finite.
+        ValueError: if it has an entry that is negative or not finite, or another number of dimensions.
     """
     if weight is None:
         return None
     try:
-        # On the CPU even if modules are built on the meta device: no checkpoint would fill these buffers later.
-        given = weight if isinstance(weight, Tensor) else torch.tensor(weight, dtype=torch.float32, device="cpu")
-        tensor = given.detach().clone()
+        tensor = as_float_tensor(weight)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"`{name}` must be None, a tensor or a sequence of numbers, got {weight!r}") from error
-    if not tensor.is_floating_point():
-        tensor = tensor.float()
     if not tensor.is_meta and not bool((tensor.isfinite() & (tensor >= 0)).all()):
         raise ValueError(f"`{name}` must hold finite numbers of at least 0, got {tensor.tolist()}")
+    if per_class and tensor.dim() != 1:
+        raise ValueError(f"`{name}` must have shape (C), one entry per class, got shape {tuple(tensor.shape)}")
     return tensor
 
 

@@ -19,25 +19,10 @@ def poly1_binary_cross_entropy_with_logits(
     pos_weight: Tensor | None = None,
     num_terms: int | None = None,
 ) -> Tensor:
-    r"""Binary cross-entropy, each element a two-class problem whose first coefficients are moved by ``epsilon``.
-
-    .. math:: \ell = w \big(w_+\, q\, \ell_1(p) + (1-q)\, \ell_1(1-p)\big), \quad
-              \ell_1(P_t) = -\log P_t + \sum_j \epsilon_j (1-P_t)^j, \quad p = \sigma(x)
+    """Poly-1 binary cross-entropy; formula, arguments, shapes and errors are those of :class:`Poly1BCEWithLogitsLoss`.
 
     At epsilon 0 it is :func:`torch.nn.functional.binary_cross_entropy_with_logits`, in value, gradient, shape and
-    dtype; it stays finite if a negative has a logit of ``-inf``.
-
-    Args:
-        input: logits of any shape. Half precision is computed in float32.
-        target: probability of the positive for each element, shaped as ``input``; integers and booleans count as 0
-            and 1.
-        epsilon: perturbation of the first coefficients. Ranges and errors: see :class:`Poly1BCEWithLogitsLoss`.
-        weight: factor of each element, of a shape that broadcasts to ``input``.
-        ignore_index: elements with this target do not count.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count, not
-            by their weights (as in torch).
-        pos_weight: factor of the positives, of a shape that broadcasts to ``input``.
-        num_terms: keep only the first terms of the series.
+    dtype. It stays finite if a negative has a logit of ``-inf``. Weights must be tensors.
 
     Example:
         >>> import torch
@@ -63,14 +48,16 @@ class Poly1BCEWithLogitsLoss(PolyLoss):
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
         weight: non-negative factor of each element, of a shape that broadcasts to the input; on every term.
         ignore_index: elements with this target do not count, so ``target.masked_fill(~mask, -100)`` masks them.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count, not
+            by their weights (as in torch).
         pos_weight: non-negative factor of the positives, of a shape that broadcasts to the input, as ``(C)`` to
             ``(N, C)``; on every term.
         num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
 
     Shape:
-        - input: any.
-        - target: probability of the positive for each element, shaped as the input.
+        - input: any. Half precision is computed in float32.
+        - target: probability of the positive for each element, shaped as the input; integers and booleans count as 0
+          and 1.
         - output: a scalar, or for ``"none"`` the shape of the input.
 
     Raises:
@@ -82,12 +69,11 @@ class Poly1BCEWithLogitsLoss(PolyLoss):
         >>> loss = Poly1BCEWithLogitsLoss(epsilon=-1.0, pos_weight=[3.0, 1.0])
         >>> loss(torch.tensor([[2.0, -1.0], [0.5, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
         tensor(0.1531)
-
-    Reference:
-        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
     """
 
     link_type = Sigmoid
+    alpha = None  # as in the focal loss, which has no pos_weight
+    target_format = "multi_hot"
     weight: Tensor | None
     pos_weight: Tensor | None
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from polyloss_lightning.core import Reduction, Softmax
-from polyloss_lightning.losses.base import PolyLoss, checked_loss, class_weight
+from polyloss_lightning.losses.base import PolyLoss, checked_loss, weight_tensor
 
 
 def poly1_cross_entropy(
@@ -19,24 +19,10 @@ def poly1_cross_entropy(
     label_smoothing: float = 0.0,
     num_terms: int | None = None,
 ) -> Tensor:
-    r"""Cross-entropy with the first coefficients of its expansion in :math:`1-P_t` moved by ``epsilon``.
+    """Poly-1 cross-entropy; formula, arguments, shapes and errors are those of :class:`Poly1CrossEntropyLoss`.
 
-    .. math:: \ell = w_y \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big)
-
-    At epsilon 0 it is :func:`torch.nn.functional.cross_entropy`, in value, gradient, shape and dtype. For
-    probabilities ``q`` (soft labels, mixup, smoothing) it is the ``q``-weighted sum of the same over classes.
-
-    Args:
-        input: logits, shape ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``. Half precision is computed in float32.
-        target: class indices, shape ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities shaped as ``input``.
-        epsilon: perturbation of the first coefficients. Ranges and errors: see :class:`Poly1CrossEntropyLoss`.
-        weight: class weights, shape ``(C)``.
-        ignore_index: class index whose samples do not count.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the total weight of the samples that
-            count for class indices, and by the number of samples for probabilities, so turning on mixup changes the
-            scale of a class-weighted loss (as in torch).
-        label_smoothing: share of each target spread evenly over the classes.
-        num_terms: keep only the first terms of the series.
+    At epsilon 0 it is :func:`torch.nn.functional.cross_entropy`, in value, gradient, shape and dtype. ``weight`` must
+    be a tensor.
 
     Example:
         >>> import torch
@@ -54,7 +40,8 @@ class Poly1CrossEntropyLoss(PolyLoss):
 
     .. math:: \ell = w_y \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big)
 
-    It takes what :class:`torch.nn.CrossEntropyLoss` takes, and at epsilon 0 it is that loss. Epsilon acts late in
+    For probabilities ``q`` (soft labels, mixup, smoothing) it is the ``q``-weighted sum of the same over classes. It
+    takes what :class:`torch.nn.CrossEntropyLoss` takes, and at epsilon 0 it is that loss. Epsilon acts late in
     training: at a cold start (Pt near 1/C) it changes almost nothing, on confident samples it multiplies the
     gradient by ``1 + epsilon``; -1 removes the first term.
 
@@ -62,13 +49,14 @@ class Poly1CrossEntropyLoss(PolyLoss):
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
         weight: class weights, one non-negative number per class; they multiply every term.
         ignore_index: class index whose samples do not count; for class indices only.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``, with torch's denominators: see
-            :func:`~polyloss_lightning.functional.poly1_cross_entropy`.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the total weight of the samples that
+            count for class indices, and by the number of samples for probabilities, so turning on mixup changes the
+            scale of a class-weighted loss (as in torch).
         label_smoothing: share of each target spread evenly over the classes, in [0, 1].
         num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
 
     Shape:
-        - input: ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``.
+        - input: ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``. Half precision is computed in float32.
         - target: class indices ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities of the shape of the input.
         - output: a scalar, or for ``"none"`` the shape of the input without the class axis.
 
@@ -83,9 +71,6 @@ class Poly1CrossEntropyLoss(PolyLoss):
         >>> loss(input, torch.tensor([0, 1]))
         tensor(0.1827)
         >>> loss.epsilon = 2.0  # as a schedule does
-
-    Reference:
-        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
     """
 
     link_type = Softmax
@@ -102,7 +87,7 @@ class Poly1CrossEntropyLoss(PolyLoss):
         num_terms: int | None = None,
     ) -> None:
         super().__init__(epsilon, reduction=reduction, num_terms=num_terms)
-        self.register_buffer("weight", class_weight(weight), persistent=False)
+        self.register_buffer("weight", weight_tensor(weight, "weight", per_class=True), persistent=False)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
         self.link().check_options()

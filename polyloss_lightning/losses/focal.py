@@ -6,7 +6,7 @@ from torch import Tensor
 
 from polyloss_lightning.core import Reduction, Softmax
 from polyloss_lightning.core.polynomial import as_gamma
-from polyloss_lightning.losses.base import PolyLoss, checked_loss, class_weight
+from polyloss_lightning.losses.base import PolyLoss, checked_loss, weight_tensor
 
 
 def poly1_focal_loss(
@@ -21,24 +21,10 @@ def poly1_focal_loss(
     label_smoothing: float = 0.0,
     num_terms: int | None = None,
 ) -> Tensor:
-    r"""Softmax focal loss with the first coefficients of its expansion in :math:`1-P_t` moved by ``epsilon``.
-
-    .. math:: \ell = w_y (1-P_t)^\gamma \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big)
+    """Poly-1 softmax focal loss; formula, arguments, shapes and errors are those of :class:`Poly1FocalLoss`.
 
     At gamma 0 it is :func:`~polyloss_lightning.functional.poly1_cross_entropy`, at gamma and epsilon 0
-    :func:`torch.nn.functional.cross_entropy`. For probabilities ``q`` (soft labels, mixup, smoothing) it is the
-    ``q``-weighted sum of the same over classes.
-
-    Args:
-        input: logits, shape ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``. Half precision is computed in float32.
-        target: class indices, shape ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities shaped as ``input``.
-        epsilon: perturbation of the first coefficients. Ranges and errors: see :class:`Poly1FocalLoss`.
-        gamma: focusing exponent.
-        weight: class weights, shape ``(C)``.
-        ignore_index: class index whose samples do not count.
-        reduction: as in :func:`~polyloss_lightning.functional.poly1_cross_entropy`.
-        label_smoothing: share of each target spread evenly over the classes.
-        num_terms: keep only the first terms of the series.
+    :func:`torch.nn.functional.cross_entropy`. ``weight`` must be a tensor.
 
     Example:
         >>> import torch
@@ -62,7 +48,8 @@ class Poly1FocalLoss(PolyLoss):
 
     .. math:: \ell = w_y (1-P_t)^\gamma \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big)
 
-    At gamma 0 it is :class:`~polyloss_lightning.losses.Poly1CrossEntropyLoss`, whose targets, weights and
+    For probabilities ``q`` (soft labels, mixup, smoothing) it is the ``q``-weighted sum of the same over classes. At
+    gamma 0 it is :class:`~polyloss_lightning.losses.Poly1CrossEntropyLoss`, whose targets, weights and
     denominators it shares. Use it for classes that exclude each other. If they do not, or if most of a dense
     input is background, use :class:`~polyloss_lightning.losses.Poly1SigmoidFocalLoss`.
 
@@ -72,13 +59,12 @@ class Poly1FocalLoss(PolyLoss):
         weight: class weights, one non-negative number per class; they multiply every term. This is where RetinaNet's
             alpha goes, one for each class.
         ignore_index: class index whose samples do not count; for class indices only.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``, with the denominators of cross-entropy: see
-            :func:`~polyloss_lightning.functional.poly1_focal_loss`.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``, with the denominators of cross-entropy.
         label_smoothing: share of each target spread evenly over the classes, in [0, 1].
         num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
 
     Shape:
-        - input: ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``.
+        - input: ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``. Half precision is computed in float32.
         - target: class indices ``()``, ``(N)`` or ``(N, d1, ..., dk)``, or probabilities of the shape of the input.
         - output: a scalar, or for ``"none"`` the shape of the input without the class axis.
 
@@ -91,10 +77,6 @@ class Poly1FocalLoss(PolyLoss):
         >>> loss = Poly1FocalLoss(epsilon=1.0, gamma=2.0, reduction="none")
         >>> loss(torch.tensor([[4.0, 2.0, 1.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 1]))
         tensor([0.0080, 0.1752])
-
-    Reference:
-        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022;
-        Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
     """
 
     link_type = Softmax
@@ -112,7 +94,7 @@ class Poly1FocalLoss(PolyLoss):
         num_terms: int | None = None,
     ) -> None:
         super().__init__(epsilon, reduction=reduction, num_terms=num_terms)
-        self.register_buffer("weight", class_weight(weight), persistent=False)
+        self.register_buffer("weight", weight_tensor(weight, "weight", per_class=True), persistent=False)
         self.gamma = as_gamma(gamma)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from numbers import Real
 
-import torch
 from torch import Tensor
 
-from polyloss_lightning.core import Reduction, SigmoidFocal, TargetFormat
+from polyloss_lightning.checks import as_number
+from polyloss_lightning.core import Reduction, Sigmoid, TargetFormat
 from polyloss_lightning.core.polynomial import as_gamma
-from polyloss_lightning.losses.base import PolyLoss, checked_loss, weight_tensor
+from polyloss_lightning.losses.base import PolyLoss, as_float_tensor, checked_loss, weight_tensor
 
 
 def poly1_sigmoid_focal_loss(
@@ -24,31 +24,10 @@ def poly1_sigmoid_focal_loss(
     target_format: TargetFormat = "multi_hot",
     num_terms: int | None = None,
 ) -> Tensor:
-    r"""Sigmoid focal loss of RetinaNet with the first coefficients of its expansion moved by ``epsilon``.
-
-    .. math:: \ell = \alpha_t (1-P_t)^\gamma \big(q\, \ell_1(p) + (1-q)\, \ell_1(1-p)\big), \quad
-              \ell_1(x) = -\log x + \sum_j \epsilon_j (1-x)^j
-
-    with :math:`p = \sigma(x)`, :math:`P_t = p q + (1-p)(1-q)` and :math:`\alpha_t = \alpha q + (1-\alpha)(1-q)`. For
-    targets of 0 and 1 that is :math:`\alpha_t (1-P_t)^\gamma (-\log P_t + \sum_j \epsilon_j (1-P_t)^j)`, for one
-    epsilon :math:`\alpha_t (1-P_t)^\gamma (\mathrm{BCE} + \epsilon (1-P_t))` for soft targets too.
+    """Poly-1 sigmoid focal loss; formula, arguments, shapes and errors are those of :class:`Poly1SigmoidFocalLoss`.
 
     At epsilon 0 it is :func:`torchvision.ops.sigmoid_focal_loss`, in value, gradient, shape and dtype, for every
-    alpha and gamma and for soft targets. The default of ``reduction`` is ``"mean"``, as in torch; torchvision's is
-    ``"none"``. Detectors divide by the number of positives: take ``"sum"`` and do so.
-
-    Args:
-        input: logits of any shape. Half precision is computed in float32.
-        target: probability of the positive for each element, shaped as ``input`` (integers and booleans count as 0
-            and 1), or class indices: see ``target_format``.
-        epsilon: perturbation of the first coefficients. Ranges and errors: see :class:`Poly1SigmoidFocalLoss`.
-        alpha: weight of the positives; a tensor holds one number per class.
-        gamma: focusing exponent.
-        weight: factor of each element, of a shape that broadcasts to ``input``.
-        ignore_index: elements with this target do not count.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count.
-        target_format: ``"multi_hot"`` or ``"class_index"``.
-        num_terms: keep only the first terms of the series.
+    alpha and gamma and for soft targets. A weight, or an alpha per class, must be a tensor.
 
     Example:
         >>> import torch
@@ -57,7 +36,7 @@ def poly1_sigmoid_focal_loss(
         tensor([0.0009, 0.0316, 0.1491])
     """
     return checked_loss(
-        SigmoidFocal(alpha, weight, ignore_index, target_format),
+        Sigmoid(weight, None, ignore_index, _as_alpha(alpha), target_format),
         input,
         target,
         epsilon,
@@ -70,12 +49,16 @@ def poly1_sigmoid_focal_loss(
 class Poly1SigmoidFocalLoss(PolyLoss):
     r"""Sigmoid focal loss of RetinaNet with the first coefficients of its expansion moved by ``epsilon``.
 
-    .. math:: \ell = \alpha_t (1-P_t)^\gamma \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big)
+    .. math:: \ell = \alpha_t (1-P_t)^\gamma \big(q\, \ell_1(p) + (1-q)\, \ell_1(1-p)\big), \quad
+              \ell_1(x) = -\log x + \sum_j \epsilon_j (1-x)^j
 
-    for targets of 0 and 1; for soft ones see :func:`~polyloss_lightning.functional.poly1_sigmoid_focal_loss`. At
-    epsilon 0 it is :func:`torchvision.ops.sigmoid_focal_loss`, for every alpha and gamma. The default of
-    ``reduction`` is ``"mean"``, as in torch; torchvision's is ``"none"``. Use it for detection and for multi-label
-    problems with few positives.
+    with :math:`p = \sigma(x)`, :math:`P_t = p q + (1-p)(1-q)` and :math:`\alpha_t = \alpha q + (1-\alpha)(1-q)`. For
+    targets of 0 and 1 that is :math:`\alpha_t (1-P_t)^\gamma (-\log P_t + \sum_j \epsilon_j (1-P_t)^j)`, for one
+    epsilon :math:`\alpha_t (1-P_t)^\gamma (\mathrm{BCE} + \epsilon (1-P_t))` for soft targets too.
+
+    At epsilon 0 it is :func:`torchvision.ops.sigmoid_focal_loss`, for every alpha and gamma. The default of
+    ``reduction`` is ``"mean"``, as in torch; torchvision's is ``"none"``. Detectors divide by the number of positives:
+    take ``"sum"`` and do so. Use it for detection and for multi-label problems with few positives.
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
@@ -91,9 +74,10 @@ class Poly1SigmoidFocalLoss(PolyLoss):
         num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
 
     Shape:
-        - input: any; for class indices ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``.
-        - target: probability of the positive for each element, shaped as the input; for class indices the shape of
-          the input without the class axis.
+        - input: any; for class indices ``(C)``, ``(N, C)`` or ``(N, C, d1, ..., dk)``. Half precision is computed in
+          float32.
+        - target: probability of the positive for each element, shaped as the input (integers and booleans count as 0
+          and 1); for class indices the shape of the input without the class axis.
         - output: a scalar, or for ``"none"`` the shape of the input.
 
     Raises:
@@ -105,13 +89,10 @@ class Poly1SigmoidFocalLoss(PolyLoss):
         >>> loss = Poly1SigmoidFocalLoss(epsilon=-1.0, reduction="sum", target_format="class_index")
         >>> loss(torch.tensor([[2.0, -1.0, -3.0], [0.5, 0.0, 1.0]]), torch.tensor([0, -100]))
         tensor(0.0024)
-
-    Reference:
-        Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022;
-        Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
     """
 
-    link_type = SigmoidFocal
+    link_type = Sigmoid
+    pos_weight = None
     alpha: float | Tensor
     weight: Tensor | None
 
@@ -132,22 +113,27 @@ class Poly1SigmoidFocalLoss(PolyLoss):
         if isinstance(alpha, (Tensor, Sequence)):
             self.register_buffer("alpha", _alpha_of_classes(alpha), persistent=False)
         else:
-            SigmoidFocal(alpha).check_options()
-            self.alpha = float(alpha)
+            self.alpha = _as_alpha(alpha)
         self.gamma = as_gamma(gamma)
         self.ignore_index = ignore_index
         self.target_format = target_format
         self.link().check_options()
 
 
+def _as_alpha(alpha: float | Tensor) -> float | Tensor:
+    """Return ``alpha`` as a float; the values of a tensor are not checked, because that would wait for the device."""
+    if isinstance(alpha, Tensor) or alpha == -1:
+        return alpha
+    kind = "a number in [0, 1], -1 to weigh nothing, or a tensor of one number per class"
+    return as_number("alpha", alpha, kind, "in [0, 1], or -1 to weigh nothing", at_least=0, at_most=1)
+
+
 def _alpha_of_classes(alpha: Tensor | Sequence[float]) -> Tensor:
     """Return ``alpha`` as a one-dimensional float tensor of numbers in [0, 1]."""
-    if isinstance(alpha, Tensor):
-        values = alpha.detach().clone() if alpha.is_floating_point() else alpha.float()
-    elif any(isinstance(entry, bool) or not isinstance(entry, Real) for entry in alpha):  # the letters of a string too
+    # A sequence may hold strings, which have letters, and booleans, which have a value.
+    if not isinstance(alpha, Tensor) and any(isinstance(a, bool) or not isinstance(a, Real) for a in alpha):
         raise TypeError(f"`alpha` must be a number or hold one in [0, 1] for each class, got {alpha!r}")
-    else:
-        values = torch.tensor(alpha, dtype=torch.float32, device="cpu")  # also inside torch.device("meta"), as `weight`
+    values = as_float_tensor(alpha)
     if values.dim() != 1 or len(values) == 0:
         raise ValueError(
             f"`alpha` must be a number or have shape (C), one number per class, got shape {(*values.shape,)}"

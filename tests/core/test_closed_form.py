@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import polyloss_lightning as poly
-from polyloss_lightning.core import Polynomial, Sigmoid, SigmoidFocal, Softmax, blocks, sigmoid_gradient, softmax
+from polyloss_lightning.core import Polynomial, Sigmoid, Softmax, blocks
 from polyloss_lightning.core import loss as core
 
 CLASSES = 5
@@ -50,9 +50,9 @@ CASES = {
     "hard-weight": (Sigmoid(WEIGHT, 2 * WEIGHT), hard),
     "dense": (Sigmoid(), dense),
     "dense-weight": (Sigmoid(WEIGHT, 2 * WEIGHT), masked),
-    "focal": (SigmoidFocal(), hard),
-    "focal-dense": (SigmoidFocal(WEIGHT / 3, WEIGHT), masked),
-    "focal-index": (SigmoidFocal(target_format="class_index"), some_ignored),
+    "focal": (Sigmoid(alpha=0.25), hard),
+    "focal-dense": (Sigmoid(WEIGHT, alpha=WEIGHT / 3), masked),
+    "focal-index": (Sigmoid(alpha=0.25, target_format="class_index"), some_ignored),
 }
 POLYNOMIALS = [
     Polynomial((1.0,)),
@@ -70,8 +70,7 @@ cases = pytest.mark.parametrize(("link", "target_of"), CASES.values(), ids=CASES
 def path(request, monkeypatch):
     """On a device no value is read, since that would wait for it: every guard is computed for every element."""
     if request.param == "as on a device":
-        for module in (core, softmax, sigmoid_gradient):
-            monkeypatch.setattr(module, "is_in_torch_dispatch_mode", lambda: True)
+        monkeypatch.setattr(core, "is_in_torch_dispatch_mode", lambda: True)
     if request.param == "in blocks":
         monkeypatch.setattr(blocks, "SMALLEST", 7)
 
@@ -89,10 +88,10 @@ def value_and_gradient(function, input):
 def test_value_and_gradient_are_those_of_the_formula(link, target_of, polynomial, reduction):
     for shape, scale in (((6, CLASSES), 3.0), ((3, CLASSES, 4), 40.0)):
         input, target = scale * torch.randn(shape, dtype=torch.float64), target_of(shape)
-        if len(shape) > 2 and isinstance(link, (Sigmoid, SigmoidFocal)) and link.weight is not None:
+        if len(shape) > 2 and isinstance(link, Sigmoid) and link.weight is not None:
             weight = link.weight.view(-1, 1)
             link = link._replace(weight=weight)
-            link = link._replace(pos_weight=weight) if isinstance(link, Sigmoid) else link
+            link = link._replace(pos_weight=weight) if link.alpha is None else link
 
         def closed(x, link=link, target=target):
             loss = core.loss(link, x, target, polynomial, reduction)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from polyloss_lightning import Poly1CrossEntropyLoss, polynomial
 from polyloss_lightning.core import Observation, Polynomial, Softmax
-from polyloss_lightning.core.observation import observe
+from polyloss_lightning.core.entries import observe
 
 CLASSES = 4
 

@@ -126,6 +126,11 @@ def test_epsilon_becomes_a_tuple_of_floats(given_, expected):
         (1j, TypeError, "1j"),
         ([[1.0]], TypeError, r"\[\[1.0\]\]"),
         (torch.tensor(1.0), TypeError, r"tensor\(1.\)"),
+        (torch.nn.Parameter(torch.tensor(1.0)), TypeError, r"tensor\(1., requires_grad=True\) \(Parameter\)"),
+        (b"12", TypeError, "b'12'"),
+        (bytearray(b"1"), TypeError, "bytearray"),
+        (10**400, ValueError, "1000"),
+        ([1, 10**5000], ValueError, "4300 digits"),
     ],
 )
 def test_what_is_no_finite_number_is_refused_by_name(epsilon, error, named):

@@ -46,10 +46,15 @@ class TestEpsilon:
             loss.epsilon = bad
         assert loss.epsilon == 2.0
 
-    @pytest.mark.parametrize("bad", ["1", None, torch.tensor(1.0), True])
+    @pytest.mark.parametrize("bad", ["1", None, torch.tensor(1.0), True, b"1", torch.nn.Parameter(torch.tensor(1.0))])
     def test_that_is_no_number_is_a_type_error(self, bad):
-        with pytest.raises(TypeError, match="`epsilon`"):
+        with pytest.raises(TypeError, match="`epsilon` must be a finite number"):
             Poly1CrossEntropyLoss(bad)
+        loss = Poly1CrossEntropyLoss(2.0)
+        with pytest.raises(TypeError, match="`epsilon` must be a finite number"):
+            loss.epsilon = bad
+        assert loss.epsilon == 2.0
+        assert not list(loss.parameters())
 
     def test_is_no_key_and_no_parameter(self):
         loss = Poly1CrossEntropyLoss([1.0, 2.0], weight=[1.0, 2.0, 3.0])
@@ -212,6 +217,37 @@ def test_base_loss_stands_still_while_epsilon_moves():
     for epsilon in (-1.0, 0.0, 5.0):
         loss.epsilon = epsilon
         torch.testing.assert_close(loss.base_loss(INPUT, TARGET), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
+def test_a_model_that_contains_a_loss_can_be_scripted_and_saved_but_not_call_it():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 3)
+            self.loss_fn = Poly1CrossEntropyLoss([1.0, 0.5], weight=[1.0, 2.0, 3.0])
+
+        def forward(self, input):
+            return self.linear(input)
+
+        @torch.jit.export
+        def training_loss(self, input, target):
+            return self.loss_fn(self.linear(input), target)
+
+    model, buffer = Model(), io.BytesIO()
+    torch.jit.save(torch.jit.script(model), buffer)
+    buffer.seek(0)
+    loaded = torch.jit.load(buffer)
+    torch.testing.assert_close(loaded(INPUT), model(INPUT))
+    with pytest.raises(Exception, match=r"loss_fn|@unused"):
+        loaded.training_loss(INPUT, TARGET)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated", "ignore::torch.jit.TracerWarning")
+def test_a_loss_can_be_traced():
+    loss = Poly1CrossEntropyLoss(2.0)
+    traced = torch.jit.trace(loss, (INPUT, TARGET))
+    torch.testing.assert_close(traced(2 * INPUT, TARGET), loss(2 * INPUT, TARGET))
 
 
 def test_the_base_is_abstract():

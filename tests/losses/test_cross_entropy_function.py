@@ -166,3 +166,31 @@ def test_target_out_of_range_raises_as_in_torch(bad, label_smoothing):
         F.cross_entropy(torch.randn(2, CLASSES), target, label_smoothing=label_smoothing)
     with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
         poly1_cross_entropy(torch.randn(2, CLASSES), target, label_smoothing=label_smoothing)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_without_any_class_it_is_torch(reduction, label_smoothing):
+    input, ignored = torch.zeros(3, 0, requires_grad=True), torch.full((3,), -100)
+    options = {"reduction": reduction, "label_smoothing": label_smoothing}
+    for target in (ignored, torch.zeros(3, 0)):
+        ours = poly1_cross_entropy(input, target, **options)
+        torch.testing.assert_close(ours, F.cross_entropy(input, target, **options), equal_nan=True)
+        assert torch.autograd.grad(ours.sum(), input)[0].shape == (3, 0)
+    for function in (poly1_cross_entropy, F.cross_entropy):
+        with pytest.raises(IndexError, match="out of bounds"):
+            function(input, torch.tensor([-100, 0, -100]), **options)
+
+
+@pytest.mark.parametrize("weight", [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_smoothing_with_weights_of_zero_on_every_target_is_torch(weight, reduction, requires_grad):
+    """The mean is NaN, even if the smoothed part is not 0."""
+    input, target = torch.randn(4, 3), torch.zeros(4, dtype=torch.int64)
+    options, weight = {"reduction": reduction, "label_smoothing": 0.1}, torch.tensor(weight)
+    torchs = F.cross_entropy(input, target, weight=weight, **options)
+    weight.requires_grad_(requires_grad)  # with a gradient it is the formula
+    ours = poly1_cross_entropy(input, target, 0.0, weight=weight, **options)
+    torch.testing.assert_close(ours.detach(), torchs, equal_nan=True)
+    assert ours.isnan().all() == (reduction == "mean")
