@@ -56,7 +56,7 @@ class Observation(NamedTuple):
 
     For reduction ``mean`` and ``sum`` the loss is :math:`\sum_i w_i\,\ell(\log p_i) / d` exactly, with
     :math:`\ell` as in :func:`polyloss_lightning.core.polynomial.value`, given ``focal_base``. For ``none`` the
-    denominator is that of ``mean``.
+    denominator is that of ``mean``. If the denominator is 0, the mean is NaN.
 
     Attributes:
         log_p: ``[n]`` log-probability of each entry, float32 (float64 for float64 logits); 0 if ignored.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from polyloss_lightning.core import Entries, Link, Polynomial, Reduction, Softmax
@@ -110,6 +111,7 @@ class Poly1LinearCrossEntropyLoss(Poly1CrossEntropyLoss):
         link, input = linear_link(self.link(), input, linear_weight, target, linear_bias)
         return link.entries(input, target)
 
+    @torch.jit.unused
     def forward(  # type: ignore[override]
         self, input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Tensor | None = None
     ) -> Tensor:
