@@ -55,7 +55,7 @@ class PolyLoss(nn.Module):
         for the focal losses Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
     """
 
-    __jit_unused_properties__ = ("epsilon", "initial_epsilon")
+    __jit_unused_properties__ = ("epsilon", "initial_epsilon", "reduction")
     gamma: float = 0.0
     link_type: type[Softmax] | type[Sigmoid] | None = None
 
