@@ -44,7 +44,9 @@ def main() -> None:
         colors=colours,
     )
     twin = right.twinx()
-    twin.plot([e.epoch for e in epochs], [e.epsilon[0] for e in epochs], color=style.GREY, linestyle="--", linewidth=1.8)
+    twin.plot(
+        [e.epoch for e in epochs], [e.epsilon[0] for e in epochs], color=style.GREY, linestyle="--", linewidth=1.8
+    )
     twin.set_ylabel("ε (dashed)")
     right.set(xlabel="epoch", ylabel="training loss", xlim=(0, epochs[-1].epoch), ylim=(0, None))
     right.set_title("its terms while ε moves from −1 to 2 (long-tailed digits)", fontsize=11)

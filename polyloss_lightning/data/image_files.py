@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
 # Those that Pillow reads and torchvision's ImageFolder accepts.
@@ -12,10 +13,10 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 
 
 class ImageFiles(Dataset[Any]):
-    """Images in files, with or without class indices.
+    """Images in files, with or without targets.
 
     Args:
-        samples: path and class index of each image; None instead of the index if it is not known.
+        samples: path and target of each image, a class index or one number per label; None if it is not known.
         classes: names of the classes.
         transform: called with the PIL image; None returns it as it is.
         grayscale: read the images with one channel instead of three.
@@ -26,7 +27,7 @@ class ImageFiles(Dataset[Any]):
 
     def __init__(
         self,
-        samples: Sequence[tuple[str, int | None]],
+        samples: Sequence[tuple[str, int | Tensor | None]],
         classes: Sequence[str],
         transform: Callable[[Any], Any] | None = None,
         grayscale: bool = False,
