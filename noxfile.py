@@ -86,7 +86,7 @@ def matrix(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation with warnings as errors, and look at every page in headless Chromium."""
-    session.install("-e", ".[all]", *group("docs"))
+    session.install("-e", ".[all]", *group("test"), *group("docs"))  # the tests carry the table of conditions
     shutil.rmtree("docs/build", ignore_errors=True)  # pages that no longer exist would be checked, too
     session.run("sphinx-build", "-q", "-W", "--keep-going", "docs", "docs/build/html", env=ENVIRONMENT)
     session.run("python", "docs/check_pages.py", "docs/build/html", *session.posargs)

@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "conditions",
     "mathml",
     "figures",
 ]
@@ -41,8 +42,8 @@ nitpick_ignore_regex = [
     ),
     (r"py:.*", r"(Any|Callable|Figure|Iterator|Literal|Mapping|Path|Sequence|Tensor|TracebackType|optional)"),
     (r"py:.*", r"[a-z_.]*\b_[A-Za-z_.]+"),  # private names in annotations
-    # Base classes and type aliases that nobody has to name.
-    (r"py:.*", r"polyloss_lightning\.([a-z_.]*\.)?(base\.Callback|RampSchedule|Figures)"),
+    # Base classes and aliases in annotations that their subpackage does not export.
+    (r"py:.*", r"polyloss_lightning(\.[a-z_]+){2,}\.[A-Z]\w*"),
 ]
 
 html_theme = "furo"
@@ -80,11 +81,12 @@ def skip_member(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options
 
 
 def find_by_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> Any:
-    """Resolve a name of this package that a docstring uses without its module."""
-    if node.get("refdomain") != "py" or "." in node["reftarget"]:
+    """Resolve a name of this package that a docstring uses without its module, or as a name of the package itself."""
+    target = node["reftarget"].removeprefix("polyloss_lightning.")
+    if node.get("refdomain") != "py" or "." in target:
         return None
     domain = env.domains.python_domain
-    found = domain.find_obj(env, None, None, node["reftarget"], node["reftype"], searchmode=1)
+    found = domain.find_obj(env, None, None, target, node["reftype"], searchmode=1)
     if len({entry.docname for _, entry in found}) != 1:
         return None
     name, entry = found[0]

@@ -10,6 +10,29 @@ from hypothesis import settings
 
 from polyloss_lightning.core import blocks
 
+PARTS = ("LossProvider", "PolynomialTermMonitor", "EpsilonScheduler", "PolyLossOverride")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--conditions", action="store_true", help="print the marks `condition` of the tests, one per line")
+
+
+def pytest_configure(config):
+    line = "condition(part, name, refused=None): a condition under which a part is tested, or refused for this reason"
+    config.addinivalue_line("markers", line)
+
+
+def pytest_collection_finish(session):
+    """Print what the documentation makes its table of conditions from."""
+    if not session.config.getoption("--conditions"):
+        return
+    for item in session.items:
+        for mark in item.iter_markers("condition"):
+            part, name = mark.args
+            assert part in PARTS, f"{item.nodeid}: {part!r} is not one of {PARTS}"
+            print("condition", part, name, mark.kwargs.get("refused") or "", item.nodeid, sep="\t")
+
+
 settings.register_profile("usual", max_examples=50, deadline=None)
 settings.register_profile("thorough", max_examples=500, deadline=None)  # pytest --hypothesis-profile=thorough
 settings.load_profile("usual")

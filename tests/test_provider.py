@@ -96,6 +96,9 @@ def test_a_loss_that_is_no_module_is_an_error_with_its_value(loss_fn):
         Net(loss_fn=loss_fn)
 
 
+@pytest.mark.condition(
+    "LossProvider", "mixin to the right of LightningModule", refused="its constructor and hooks would not run"
+)
 def test_right_of_lightning_module_is_an_error_at_class_creation():
     with pytest.raises(
         TypeError, match=r"write `class Wrong\(LossProvider, ...\)`, got \(LightningModule, LossProvider\)"
@@ -138,6 +141,7 @@ def test_a_module_without_a_loss_gets_that_of_the_checkpoint(save, cls):
 
 
 @pytest.mark.parametrize("cls", [HooksWithoutSuper, HooksWithSuper])
+@pytest.mark.condition("LossProvider", "checkpoint hooks of the module")
 def test_the_hooks_of_the_users_class_still_run(save, cls):
     assert cls.load_from_checkpoint(save(cls())).mine == 1
 
@@ -250,6 +254,7 @@ def test_one_checkpoint_restores_as_often_as_it_is_loaded(cls):
         assert net.loss_fn.epsilon == 0.75
 
 
+@pytest.mark.condition("LossProvider", "checkpoint of a module without PolyLoss")
 def test_an_old_checkpoint_loads_strictly(save):
     path = save(Net(loss_fn=annealed_loss()))
     checkpoint = torch.load(path, weights_only=True)
@@ -258,6 +263,7 @@ def test_an_old_checkpoint_loads_strictly(save):
     assert Net.load_from_checkpoint(path, strict=True).loss_fn.epsilon == 1.0
 
 
+@pytest.mark.condition("LossProvider", "save_hyperparameters")
 def test_save_hyperparameters_leaves_a_checkpoint_of_primitives(save):
     class Careless(Net):
         def __init__(self, width: int = 4, loss_fn: nn.Module | None = None):
@@ -317,6 +323,7 @@ def test_numpy_scalars_do_not_break_weights_only(save):
     assert Net.load_from_checkpoint(path, weights_only=True).loss_fn.ignore_index == -1
 
 
+@pytest.mark.condition("LossProvider", "validation and test")
 def test_trainer_test_restores_the_epsilon_of_the_checkpoint(save):
     class Tested(Net):
         def test_step(self, batch, batch_idx):
@@ -331,6 +338,7 @@ def test_trainer_test_restores_the_epsilon_of_the_checkpoint(save):
     assert net.seen == 0.75
 
 
+@pytest.mark.condition("LossProvider", "copy and pickle")
 def test_the_module_pickles():
     net = Net(loss_fn=annealed_loss())
     buffer = io.BytesIO()

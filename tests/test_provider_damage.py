@@ -113,6 +113,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damaged", DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.condition("LossProvider", "damaged checkpoint", refused="one error names the key of the checkpoint")
 def test_a_damaged_entry_is_one_error_that_names_the_key(damaged):
     net = Net()
     before = net.loss_fn

@@ -67,6 +67,7 @@ def test_a_run_of_one_step_ends_at_once(fit):
 
 
 @pytest.mark.parametrize("batches", [4, 5])
+@pytest.mark.condition("EpsilonScheduler", "gradient accumulation")
 def test_epsilon_stands_still_within_an_accumulated_step(fit, batches):
     seen = fit(EpsilonScheduler(UP), batches=batches, max_epochs=2, accumulate_grad_batches=2).seen
     per_epoch = -(-batches // 2)  # Lightning steps on the last batch of an epoch
@@ -107,6 +108,7 @@ def test_before_the_window_t_is_0_and_after_it_1(fit, window, expected):
     ],
     ids=str,
 )
+@pytest.mark.condition("EpsilonScheduler", "iterable data set")
 def test_an_iterable_dataset_works_wherever_the_length_can_be_known(fit, options, scheduler, expected):
     assert fit(EpsilonScheduler(UP, **scheduler), loader=stream(), **options).seen == expected
 
@@ -120,6 +122,9 @@ def test_an_iterable_dataset_works_wherever_the_length_can_be_known(fit, options
         ({"max_steps": 8}, {"interval": "epoch"}, [], True),
         ({"max_epochs": 2}, {}, [GradientAccumulationScheduler({1: 2})], False),
     ],
+)
+@pytest.mark.condition(
+    "EpsilonScheduler", "run of unknown length", refused="give `total`, because a schedule needs the length of the run"
 )
 def test_a_length_that_nobody_knows_is_asked_for(fit, options, scheduler, callbacks, iterable):
     with pytest.raises(ValueError, match=r"cannot tell how many .* this run will have.*EpsilonScheduler\(total"):
@@ -144,6 +149,7 @@ def two_optimizers(seen_epsilon):
     return Manual
 
 
+@pytest.mark.condition("EpsilonScheduler", "manual optimization")
 def test_in_manual_optimization_a_step_is_a_batch(fit, two_optimizers):
     module = fit(EpsilonScheduler(UP), module=two_optimizers(), max_epochs=2)
     assert module.trainer.global_step == 16
@@ -154,6 +160,7 @@ def test_in_manual_optimization_a_step_is_a_batch(fit, two_optimizers):
     assert len(fit(EpsilonScheduler(UP), module=two_optimizers(), fast_dev_run=2).seen) == 1
 
 
+@pytest.mark.condition("EpsilonScheduler", "LBFGS")
 def test_lbfgs_reruns_of_a_step_see_one_epsilon(fit, seen_epsilon):
     class Rerun(seen_epsilon):
         def configure_optimizers(self):
@@ -165,6 +172,7 @@ def test_lbfgs_reruns_of_a_step_see_one_epsilon(fit, seen_epsilon):
     assert module.seen == sorted(module.seen)
 
 
+@pytest.mark.condition("EpsilonScheduler", "validation and test")
 def test_validation_sees_the_epsilon_of_the_moment_and_the_last_one_stays(fit, seen_epsilon):
     class Validated(seen_epsilon):
         def validation_step(self, batch, batch_idx):
@@ -182,12 +190,14 @@ def test_validation_sees_the_epsilon_of_the_moment_and_the_last_one_stays(fit, s
 
 
 @pytest.mark.parametrize("window", [{"begin": 100}, {"begin": 0.1, "end": 0.12}, {"begin": 6, "end": 0.5}], ids=str)
+@pytest.mark.condition("EpsilonScheduler", "fast_dev_run")
 def test_a_window_that_does_not_meet_the_run_is_warned_of_except_in_a_fast_dev_run(fit, window):
     with pytest.warns(UserWarning, match="window of the schedule, steps .* empty or past the end of this run of 8"):
         fit(EpsilonScheduler(UP, **window), max_epochs=2)
     fit(EpsilonScheduler(UP, **window), fast_dev_run=2)
 
 
+@pytest.mark.condition("EpsilonScheduler", "copy and pickle")
 def test_it_is_pickled_and_copied_with_its_schedule(fit):
     scheduler = EpsilonScheduler(UP, end=0.5)
     fit(scheduler, max_epochs=1)

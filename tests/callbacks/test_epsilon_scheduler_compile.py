@@ -34,6 +34,7 @@ def backend():
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 2.0), (0.0, 1.0), ((-1.0, -0.5), (0.5, 2.0))], ids=str)
+@pytest.mark.condition("EpsilonScheduler", "torch.compile")
 def test_a_moving_epsilon_costs_at_most_two_graphs(make_trainer, seen_epsilon, backend, low, high):
     class Compiled(seen_epsilon):
         def __init__(self):
@@ -55,6 +56,7 @@ def test_a_moving_epsilon_costs_at_most_two_graphs(make_trainer, seen_epsilon, b
     assert len(backend.graphs) <= 2
 
 
+@pytest.mark.condition("EpsilonScheduler", "torch.compile")
 def test_a_moving_epsilon_costs_at_most_two_graphs_in_a_compiled_lightning_module(make_trainer, seen_epsilon, backend):
     class Plain(seen_epsilon):
         def training_step(self, batch, batch_idx):

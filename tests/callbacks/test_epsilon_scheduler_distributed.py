@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import json, sys, warnings  # a script, forked in a process of its own: forking the threads of a test run may hang
 import lightning.pytorch as pl
@@ -50,6 +52,7 @@ with open(f"{sys.argv[1]}/main.json", "w") as file:
 """
 
 
+@pytest.mark.condition("EpsilonScheduler", "DDP, two processes")
 def test_all_ranks_have_the_same_epsilons_which_end_at_the_end(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)

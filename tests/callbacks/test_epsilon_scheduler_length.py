@@ -26,6 +26,7 @@ def fit(make_trainer):
 
 @pytest.mark.filterwarnings("ignore:Swapping scheduler")
 @pytest.mark.parametrize("first", [True, False])
+@pytest.mark.condition("EpsilonScheduler", "stochastic weight averaging")
 def test_the_epoch_that_weight_averaging_adds_for_batch_norm_is_not_part_of_the_schedule(
     seen_epsilon, make_trainer, first
 ):
@@ -48,6 +49,7 @@ class Growing:
         return DataLoader(TensorDataset(torch.randn(size, 4), torch.arange(size) % 3), batch_size=2)
 
 
+@pytest.mark.condition("EpsilonScheduler", "loaders that are loaded again")
 def test_a_loader_that_is_loaded_again_with_another_length_is_followed(seen_epsilon, fit):
     module = type("Module", (Growing, seen_epsilon), {})()
     with (
@@ -68,6 +70,7 @@ def test_total_keeps_its_length_whatever_the_loader_does(seen_epsilon, fit):
     assert seen == line(12)
 
 
+@pytest.mark.condition("EpsilonScheduler", "epoch that is cut short")
 def test_an_epoch_that_is_cut_short_is_followed(seen_epsilon, fit):
     class Skips(seen_epsilon):
         def on_train_batch_start(self, batch, batch_idx):

@@ -50,6 +50,7 @@ def test_a_module_that_logs_epsilon_itself_is_no_conflict(make_trainer, seen_eps
 
 
 @pytest.mark.parametrize("options", [{"log_every_n_steps": 1}, {"barebones": True}, {"fast_dev_run": True}], ids=str)
+@pytest.mark.condition("EpsilonScheduler", "no logger")
 def test_without_a_logger_nothing_fails(make_trainer, seen_epsilon, options):
     trainer = make_trainer(callbacks=[EpsilonScheduler(UP)], **{"max_epochs": 1, **options})
     trainer.fit(seen_epsilon(4))

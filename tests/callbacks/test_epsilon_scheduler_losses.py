@@ -50,6 +50,7 @@ def test_with_paths_only_those_losses_move(make_trainer, two_losses, paths):
     assert module.pairs == [(t if len(paths) == 3 else 0.25, t) for t in T]
 
 
+@pytest.mark.condition("EpsilonScheduler", "several of a kind")
 def test_two_schedulers_move_two_losses_and_keep_two_states(make_trainer, two_losses, tmp_path):
     def schedulers(**options):
         return EpsilonScheduler(UP, loss="loss_fn"), EpsilonScheduler(DOWN, loss="heads.aux", **options)
@@ -71,6 +72,7 @@ def test_two_schedulers_move_two_losses_and_keep_two_states(make_trainer, two_lo
 
 
 @pytest.mark.parametrize("paths", [("loss_fn", None), ("loss_fn", ["heads.aux", "heads.same"])], ids=str)
+@pytest.mark.condition("EpsilonScheduler", "several of a kind for one loss", refused="each would overwrite the other")
 def test_two_schedulers_of_one_loss_are_an_error(make_trainer, two_losses, paths):
     with pytest.raises(ValueError, match=r"two EpsilonSchedulers move the same losses.*loss_fn"):
         fit(make_trainer, two_losses(), *(EpsilonScheduler(UP, loss=loss) for loss in paths))
@@ -90,6 +92,7 @@ def test_a_wrong_path_is_an_error_that_names_the_right_ones(make_trainer, two_lo
         fit(make_trainer, two_losses(), EpsilonScheduler(UP, loss=["loss_fn", "head"]))
 
 
+@pytest.mark.condition("EpsilonScheduler", "no loss call", refused="there is nothing to move")
 def test_a_module_without_such_a_loss_is_an_error(make_trainer, seen_epsilon):
     module = seen_epsilon()
     module.loss_fn = nn.CrossEntropyLoss()

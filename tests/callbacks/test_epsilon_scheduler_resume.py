@@ -61,6 +61,7 @@ def build(seen_epsilon):
 @pytest.mark.parametrize("limit", ["max_epochs", "max_steps"])
 @pytest.mark.parametrize("interval", ["step", "epoch"])
 @pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.condition("EpsilonScheduler", "resume in the middle of an epoch")
 def test_resume_at_every_batch_goes_on_as_if_uninterrupted(build, make_trainer, tmp_path, accumulate, interval, limit):
     options = {"interval": interval, "accumulate_grad_batches": accumulate}
     if limit == "max_steps":
@@ -76,6 +77,7 @@ def test_resume_at_every_batch_goes_on_as_if_uninterrupted(build, make_trainer, 
 
 @pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_validation_end"])
 @pytest.mark.parametrize("interval", ["step", "epoch"])
+@pytest.mark.condition("EpsilonScheduler", "resume at the end of an epoch")
 def test_resume_from_the_end_of_an_epoch_goes_on_as_if_uninterrupted(build, make_trainer, tmp_path, interval, hook):
     def validated():
         module = build()
@@ -141,6 +143,7 @@ def test_total_keeps_the_old_pace_in_a_longer_run(build, make_trainer, tmp_path)
     assert longer.seen == [*whole.seen[6:], *[2.0] * BATCHES]
 
 
+@pytest.mark.condition("EpsilonScheduler", "callback used again")
 def test_a_callback_used_again_in_a_new_run_starts_anew_in_silence(build, make_trainer):
     scheduler = EpsilonScheduler(LinearSchedule(-1.0, 2.0))
     for epochs in (1, 2):

@@ -114,6 +114,7 @@ def test_the_printed_config_is_parsed_to_itself(cli):
     assert scheduler.window.end == 1.0
 
 
+@pytest.mark.condition("EpsilonScheduler", "LightningCLI, both namespaces")
 def test_a_fit_from_yaml_moves_epsilon(cli):
     app = cli(config(LinearSchedule(-1.0, 2.0)))
     app.trainer.fit(app.model)

@@ -50,6 +50,7 @@ def test_epoch_values_are_exact_over_the_epoch(fit, loss_of, options):
         assert terms + values["tail"] == pytest.approx(values["loss"], rel=1e-6)
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "sanity check")
 def test_every_epoch_begins_anew_and_the_sanity_check_leaves_no_trace(fit, loss_of):
     trainer, module = fit(max_epochs=3, num_sanity_val_steps=2)
     assert len(module.calls["sanity"]) == 2
@@ -57,6 +58,7 @@ def test_every_epoch_begins_anew_and_the_sanity_check_leaves_no_trace(fit, loss_
         assert logged(trainer, f"{stage}/poly/")["loss"] == pytest.approx(loss_of(module.calls[stage][-5:]), rel=1e-5)
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "validation in the middle of an epoch")
 def test_validation_in_mid_epoch_keeps_the_training_sums(fit, loss_of):
     trainer, module = fit(val_check_interval=2)
     assert len(module.calls["val"]) == 10
@@ -65,6 +67,7 @@ def test_validation_in_mid_epoch_keeps_the_training_sums(fit, loss_of):
 
 
 @pytest.mark.parametrize("stage", ["val", "test"])
+@pytest.mark.condition("PolynomialTermMonitor", "validation and test")
 def test_evaluation_alone_is_logged_and_leaves_no_listener(observed, make_trainer, loss_of, stage):
     module = observed()
     trainer = make_trainer(callbacks=[PolynomialTermMonitor()])
@@ -154,6 +157,7 @@ def test_a_loss_that_is_replaced_on_the_way_is_observed(fit, observed, loss_of):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # dynamo looks at it
+@pytest.mark.condition("PolynomialTermMonitor", "torch.compile")
 def test_a_compiled_module_is_observed_under_its_own_paths(fit, observed, loss_of):
     module = observed()
     module.loss_fn = torch.compile(module.loss_fn, backend="eager")
@@ -161,6 +165,7 @@ def test_a_compiled_module_is_observed_under_its_own_paths(fit, observed, loss_o
     assert logged(trainer, "train/poly/")["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "no loss call", refused="there is nothing to observe")
 def test_a_module_without_a_loss_is_an_error(fit, observed):
     class Plain(observed):
         def __init__(self):
@@ -171,12 +176,14 @@ def test_a_module_without_a_loss_is_an_error(fit, observed):
 
 
 @pytest.mark.parametrize("options", [{"fast_dev_run": True}, {"max_steps": 3}, {"limit_val_batches": 0}])
+@pytest.mark.condition("PolynomialTermMonitor", "fast_dev_run")
 def test_short_ways_to_run_are_logged_too(fit, loss_of, options):
     trainer, module = fit(**options)
     assert not listeners(module)
     assert logged(trainer, "train/poly/")["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "barebones")
 def test_a_barebones_trainer_runs_without_it(fit):
     unset = dict.fromkeys(["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"])
     trainer, module = fit(barebones=True, **unset)
@@ -184,6 +191,7 @@ def test_a_barebones_trainer_runs_without_it(fit):
     assert not listeners(module)
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "learning-rate finder")
 def test_the_learning_rate_finder_leaves_no_trace(fit, observed, loss_of):
     class WithRate(observed):
         lr = 0.1
@@ -203,6 +211,7 @@ def test_prog_bar_shows_the_chosen_names(fit):
     assert shown == {"train/poly/pt", "train/poly/pt_step", "val/poly/pt"}
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "copy and pickle")
 def test_it_can_be_copied_and_pickled_before_and_after_a_run(fit):
     monitor = PolynomialTermMonitor(per_class=True)
     for _ in range(2):
@@ -212,6 +221,7 @@ def test_it_can_be_copied_and_pickled_before_and_after_a_run(fit):
         fit(monitor)
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "exceptions in hooks")
 def test_an_exception_leaves_no_listener(observed, make_trainer):
     class Fails(observed):
         def training_step(self, batch, batch_idx):

@@ -117,6 +117,7 @@ def runs(tmp_path_factory):
     return load
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "DDP, two processes")
 def test_values_are_those_of_one_process_on_all_data(runs, loss_of):
     (zero, one), metrics = runs("whole")
     assert metrics[0] == metrics[1]
@@ -132,6 +133,7 @@ def test_a_loss_that_one_process_alone_calls_is_logged_by_all(runs, loss_of):
     assert metrics[0]["train/poly/unused/loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "DDP, resume in the middle of an epoch")
 def test_an_epoch_resumed_in_the_middle_is_whole(runs, loss_of):
     before, _ = runs("whole")
     after, metrics = runs("resumed")

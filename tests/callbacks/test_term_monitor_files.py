@@ -83,6 +83,7 @@ def test_a_logger_without_a_folder_of_the_run_gets_one(fit, tmp_path):
     assert len(read_record(tmp_path / "pictures" / "run7").epochs) == 4
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "no logger")
 def test_without_a_logger_nothing_is_written(fit, tmp_path):
     fit()
     assert not list(tmp_path.rglob("*"))
@@ -166,6 +167,7 @@ def test_the_record_of_a_monitor_of_validation_alone_is_new_too(fit, tmp_path):
     assert len(lines) == 3
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "damaged record")
 def test_a_damaged_record_ends_neither_a_test_nor_a_resumed_fit(fit, make_trainer, tmp_path):
     trainer, module = fit(logger=TensorBoardLogger(tmp_path, version=1), figures=False)
     checkpoint = tmp_path / "last.ckpt"
@@ -223,6 +225,7 @@ def test_the_record_contains_the_class_names_of_the_datamodule(fit, observed, tm
     assert read_record(trainer.log_dir).class_names == ["cat", "dog", "fox"]
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "logger at a URL")
 def test_record_and_figures_of_a_run_at_a_url_go_there(fit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     url = "memory://test_term_monitor_files"
@@ -253,6 +256,7 @@ def test_a_logger_without_a_folder_and_images_names_the_place_of_record_and_figu
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own packages
+@pytest.mark.condition("PolynomialTermMonitor", "MLflow")
 def test_mlflow_gets_record_and_figures_as_artifacts(fit, make_trainer, tmp_path, monkeypatch):
     pytest.importorskip("mlflow", reason="MLflow is not installed")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -268,6 +272,7 @@ def test_mlflow_gets_record_and_figures_as_artifacts(fit, make_trainer, tmp_path
     assert len(read_record(tmp_path / logger.experiment_id / logger.run_id).epochs) == 5
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "LightningCLI, both namespaces")
 def test_the_loggers_of_the_other_namespace_count_too(observed, tmp_path):
     other = pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
 

@@ -36,6 +36,7 @@ def run(observed, make_trainer):
 
 
 @pytest.mark.parametrize("first", ["saver", "monitor"])
+@pytest.mark.condition("PolynomialTermMonitor", "resume in the middle of an epoch")
 def test_an_epoch_resumed_at_any_batch_is_whole(run, tmp_path, loss_of, first):
     saver, monitor = SaveEveryBatch(tmp_path), PolynomialTermMonitor()
     before, _ = run([saver, monitor] if first == "saver" else [monitor, saver])
@@ -46,6 +47,7 @@ def test_an_epoch_resumed_at_any_batch_is_whole(run, tmp_path, loss_of, first):
         assert loss == pytest.approx(loss_of(second_epoch), rel=1e-5), step
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "Trainer used again")
 def test_an_interrupted_trainer_and_its_monitor_can_go_on(observed, make_trainer, tmp_path, loss_of):
     """The monitor of the interrupted run has seen more than the checkpoint holds."""
     monitor, module = PolynomialTermMonitor(), observed()
@@ -67,6 +69,7 @@ def test_an_interrupted_trainer_and_its_monitor_can_go_on(observed, make_trainer
 
 @pytest.mark.parametrize("when", [{"every_n_epochs": 1}, {"save_on_train_epoch_end": True}, {"every_n_train_steps": 5}])
 @pytest.mark.parametrize("validate", [0, 1.0])
+@pytest.mark.condition("PolynomialTermMonitor", "resume at the end of an epoch")
 def test_a_run_resumed_at_the_end_of_an_epoch_begins_the_next_one_anew(run, tmp_path, loss_of, when, validate):
     def saver():
         return ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, **when)
@@ -150,6 +153,7 @@ def test_an_exception_loses_no_step_that_was_trained_and_counts_none_that_was_no
 
 
 @pytest.mark.filterwarnings("ignore:Swapping scheduler")
+@pytest.mark.condition("PolynomialTermMonitor", "stochastic weight averaging")
 def test_the_epoch_that_weight_averaging_adds_is_not_recorded(observed, make_trainer, tmp_path):
     module = observed()
     module.net = torch.nn.Sequential(torch.nn.BatchNorm1d(4), module.net)

@@ -31,6 +31,7 @@ def pair():
     ]
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "several of a kind")
 def test_each_logs_its_losses_by_path(two, pair, make_trainer):
     trainer = make_trainer(callbacks=pair, max_epochs=1)
     trainer.fit(two)
@@ -71,6 +72,7 @@ def test_each_finds_its_own_sums_in_a_checkpoint(two, pair, make_trainer, tmp_pa
 
 
 @pytest.mark.parametrize("losses", [None, ["heads.0", "loss_fn"]])
+@pytest.mark.condition("PolynomialTermMonitor", "several of a kind for one loss", refused="it would be counted twice")
 def test_the_same_loss_twice_is_refused(two, make_trainer, losses):
     callbacks = [PolynomialTermMonitor(losses=["loss_fn"]), PolynomialTermMonitor(losses=losses)]
     with pytest.raises(ValueError, match=r"two PolynomialTermMonitors .*\['loss_fn'\]; set `losses` on each"):

@@ -18,6 +18,7 @@ def train(make_trainer):
     return run
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "LBFGS")
 def test_a_closure_that_runs_again_replaces(train, observed, loss_of):
     class Quasi(observed):
         def configure_optimizers(self):
@@ -43,6 +44,7 @@ def test_several_calls_in_a_step_add(train, observed, loss_of):
     assert len(module.calls["train"]) == 10
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "manual optimization")
 def test_manual_optimization_adds_what_comes_after_a_backward_pass(train, observed, loss_of):
     class Manual(observed):
         def __init__(self):
@@ -60,6 +62,7 @@ def test_manual_optimization_adds_what_comes_after_a_backward_pass(train, observ
     assert len(module.calls["train"]) == 10
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "skipped batches")
 def test_a_skipped_batch_does_not_leak_into_the_next(train, observed, loss_of):
     class Skips(observed):
         def on_train_batch_start(self, batch, batch_idx):
@@ -84,6 +87,7 @@ def test_a_step_without_a_loss_is_no_mistake(train, observed, loss_of):
     assert train(module, log_every_n_steps=1)["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "activation checkpointing")
 def test_what_activation_checkpointing_evaluates_again_counts_once(train, observed, loss_of):
     class Recomputes(observed):
         def training_step(self, batch, batch_idx):
@@ -111,6 +115,7 @@ def test_calls_outside_of_a_step_do_not_count(train, observed, loss_of):
     assert train(module)["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "gradient accumulation")
 def test_gradient_accumulation_counts_every_batch(train, observed, loss_of):
     module = observed()
     values = train(module, accumulate_grad_batches=3, log_every_n_steps=1)
@@ -145,6 +150,7 @@ def test_the_module_may_look_at_its_own_step(train, observed, loss_of):
     assert train(module)["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
 
 
+@pytest.mark.condition("PolynomialTermMonitor", "sharpness-aware step")
 def test_the_second_pass_of_a_sharpness_aware_step_replaces_the_first(train, observed, loss_of):
     class Sharpness(torch.optim.SGD):
         def step(self, closure):

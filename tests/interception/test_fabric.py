@@ -1,5 +1,6 @@
 """A loop of Lightning Fabric."""
 
+import pytest
 import torch
 from lightning.fabric import Fabric
 from torch import nn
@@ -8,6 +9,7 @@ from polyloss_lightning import Poly1CrossEntropyLoss
 from polyloss_lightning.interception import override_losses
 
 
+@pytest.mark.condition("PolyLossOverride", "Fabric")
 def test_a_fabric_loop_with_a_scope(softmax_reference):
     model = nn.ModuleDict({"net": nn.Linear(4, 3), "criterion": nn.CrossEntropyLoss()})
     model.forward = lambda x, target: model["criterion"](model["net"](x), target)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
 SCRIPT = """
@@ -51,6 +52,7 @@ trainer.fit(Module())
 """
 
 
+@pytest.mark.condition("PolyLossOverride", "DDP, two processes")
 def test_both_processes_train_with_the_mean_of_their_replaced_losses(tmp_path, by_hand):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)

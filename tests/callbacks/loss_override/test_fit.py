@@ -25,6 +25,7 @@ def test_the_loss_is_found_by_whatever_name(foreign, trained, by_hand, assert_sa
     assert_same_weights(module, trained(foreign(by_hand)))
 
 
+@pytest.mark.condition("PolyLossOverride", "validation and test")
 def test_validation_and_test_keep_the_loss_of_past_runs(evaluated, trainer, data):
     module, run = evaluated(), trainer(callbacks=[PolyLossOverride(2.0)])
     run.fit(module, data, data)
@@ -45,6 +46,7 @@ def test_stages_say_where_the_loss_is_replaced(evaluated, trainer, data, by_hand
     assert run.test(module, data, verbose=False)[0]["val_loss"] == pytest.approx(sum(poly) / 4)
 
 
+@pytest.mark.condition("PolyLossOverride", "no loss call", refused="nothing would be replaced")
 def test_a_run_that_replaces_nothing_ends_after_its_first_batch(foreign, trained, by_hand):
     module = foreign(by_hand)
     with pytest.raises(LossOverrideError, match="No loss was replaced"):
@@ -63,6 +65,7 @@ def test_a_loss_of_this_package_in_the_module_has_its_own_epsilon_once(foreign, 
     assert_same_weights(module, trained(foreign(by_hand)))
 
 
+@pytest.mark.condition("PolyLossOverride", "several of a kind")
 def test_of_nested_overrides_the_last_acts(foreign, trained, by_hand, assert_same_weights):
     overrides = [PolyLossOverride(5.0, name="outer", on_nothing="warn"), PolyLossOverride(2.0)]
     with pytest.warns(UserWarning, match="No loss was replaced"):
@@ -86,6 +89,9 @@ def test_overrides_of_different_scopes_share_a_module(foreign, trained, by_hand,
     assert_same_weights(module, trained(Two((2.0, -1.0))))
 
 
+@pytest.mark.condition(
+    "PolyLossOverride", "several of a kind without different names", refused="the names tell them apart in logs"
+)
 def test_overrides_of_the_same_name_are_refused(foreign, trained):
     class Configured(foreign):
         def configure_callbacks(self):
@@ -122,6 +128,7 @@ def test_bad_arguments_are_refused_at_construction(arguments, message):
         PolyLossOverride(**arguments)
 
 
+@pytest.mark.condition("PolyLossOverride", "focal loss that computes Pt from the loss", refused="its Pt would be wrong")
 def test_a_focal_loss_over_the_mean_is_refused_before_anything_is_trained(foreign, trained):
     def focal(logits, target):
         logpt = -F.cross_entropy(logits, target)

@@ -53,6 +53,7 @@ def test_epochs_and_a_window_of_the_run(seeing, trained):
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint")  # in the middle of an epoch, on purpose
+@pytest.mark.condition("PolyLossOverride", "resume in the middle of an epoch")
 def test_a_run_that_goes_on_has_the_epsilons_of_an_uninterrupted_one(seeing, trainer, data, tmp_path):
     def callbacks():
         return [PolyLossOverride(), EpsilonScheduler(LinearSchedule(-1.0, 2.0))]

@@ -37,6 +37,7 @@ def test_after_a_fit_a_validation_and_a_test(evaluated, trainer, data):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("hook", ["training_step", "on_train_batch_start", "backward", "on_train_epoch_end"])
+@pytest.mark.condition("PolyLossOverride", "exceptions in hooks")
 def test_after_an_exception(foreign, trainer, data, error, hook):
     def fail(*args, **kwargs):
         raise error
@@ -48,6 +49,7 @@ def test_after_an_exception(foreign, trainer, data, error, hook):
     assert_undone(run, module)
 
 
+@pytest.mark.condition("PolyLossOverride", "skipped batches")
 def test_after_skipped_batches(foreign, trainer, trained, data, by_hand, assert_same_weights):
     class Skipping(foreign):
         def on_train_batch_start(self, batch, batch_idx):
@@ -59,6 +61,7 @@ def test_after_skipped_batches(foreign, trainer, trained, data, by_hand, assert_
     assert_same_weights(module, trained(Skipping(by_hand)))
 
 
+@pytest.mark.condition("PolyLossOverride", "Trainer used again")
 def test_a_second_fit_is_as_good_as_the_first(foreign, trainer, trained, data, by_hand, assert_same_weights):
     modules = foreign(), foreign()
     for module, callbacks in zip(modules, ([PolyLossOverride(2.0)], []), strict=True):
@@ -82,6 +85,7 @@ def test_a_fit_after_one_that_failed_is_as_good(foreign, trainer, trained, data,
     assert_same_weights(module, trained(foreign(by_hand)))
 
 
+@pytest.mark.condition("PolyLossOverride", "copy and pickle")
 def test_the_module_can_be_copied_and_pickled_while_it_trains_and_keeps_its_keys(trained, foreign, data, by_hand):
     class Copies(pl.Callback):
         def on_train_batch_end(self, trainer, module, *args):

@@ -29,10 +29,12 @@ def compare(foreign, trained, by_hand, assert_same_weights):
     return check
 
 
+@pytest.mark.condition("PolyLossOverride", "gradient accumulation")
 def test_accumulation(compare):
     compare(accumulate_grad_batches=2)
 
 
+@pytest.mark.condition("PolyLossOverride", "manual optimization")
 def test_manual_optimization_with_two_optimizers(compare, foreign):
     class Manual(foreign):
         def __init__(self, criterion=None):
@@ -54,6 +56,7 @@ def test_manual_optimization_with_two_optimizers(compare, foreign):
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.condition("PolyLossOverride", "precision: mixed and true half")
 def test_precision(compare, foreign, precision):
     dtypes = []
 
@@ -69,14 +72,17 @@ def test_precision(compare, foreign, precision):
 
 
 @pytest.mark.filterwarnings("ignore:Swapping scheduler")
+@pytest.mark.condition("PolyLossOverride", "stochastic weight averaging")
 def test_stochastic_weight_averaging(compare):
     compare(callbacks=lambda: [StochasticWeightAveraging(swa_lrs=0.1, swa_epoch_start=1)], max_epochs=3)
 
 
+@pytest.mark.condition("PolyLossOverride", "weight averaging (EMA)")
 def test_exponential_moving_average_of_the_weights(compare):
     compare(callbacks=lambda: [EMAWeightAveraging(decay=0.5)])
 
 
+@pytest.mark.condition("PolyLossOverride", "LBFGS")
 def test_lbfgs_which_runs_a_step_several_times(compare, foreign):
     class Quasi(foreign):
         def configure_optimizers(self):
@@ -86,6 +92,7 @@ def test_lbfgs_which_runs_a_step_several_times(compare, foreign):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.condition("PolyLossOverride", "learning-rate finder")
 def test_the_learning_rate_finder_sees_the_replaced_loss(trained, foreign, by_hand, tmp_path):
     class Tuned(foreign):
         def __init__(self, criterion=None):
@@ -106,10 +113,12 @@ def test_the_learning_rate_finder_sees_the_replaced_loss(trained, foreign, by_ha
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
+@pytest.mark.condition("PolyLossOverride", "fast_dev_run")
 def test_fast_dev_run(compare):
     compare(fast_dev_run=True)
 
 
+@pytest.mark.condition("PolyLossOverride", "barebones")
 def test_barebones(compare, foreign):
     class Unlogged(foreign):
         def training_step(self, batch, batch_idx):
@@ -121,6 +130,7 @@ def test_barebones(compare, foreign):
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.parametrize("part", ["module", "submodule", "criterion"])
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.condition("PolyLossOverride", "torch.compile")
 def test_torch_compile(foreign, trained, by_hand, assert_same_weights, part, backend):
     torch.compiler.reset()
 
@@ -144,6 +154,7 @@ def test_torch_compile(foreign, trained, by_hand, assert_same_weights, part, bac
     torch.compiler.reset()
 
 
+@pytest.mark.condition("PolyLossOverride", "activation checkpointing")
 def test_activation_checkpointing(compare, foreign):
     class Checkpointed(foreign):
         def training_step(self, batch, batch_idx):
@@ -155,6 +166,9 @@ def test_activation_checkpointing(compare, foreign):
     compare(Checkpointed)
 
 
+@pytest.mark.condition(
+    "PolyLossOverride", "reentrant activation checkpointing", refused="the recomputed loss would keep the old gradient"
+)
 def test_a_loss_in_reentrant_activation_checkpointing_is_refused(foreign, trained):
     class Checkpointed(foreign):
         def training_step(self, batch, batch_idx):

@@ -53,6 +53,7 @@ def app(request, data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("epsilon", "others", "expected"), [(2, [], [2.0] * 4), (1, [SCHEDULER], [-1.0, 0.0, 1.0, 2.0])], ids=["one", "two"]
 )
+@pytest.mark.condition("PolyLossOverride", "LightningCLI, both namespaces")
 def test_a_yaml_of_one_callback_or_two_does_everything(app, by_hand, epsilon, others, expected):
     arguments = {"epsilon": epsilon, "losses": ["cross_entropy"], "scope": ["crit*"], "stages": ["train", "val"]}
     module = app(arguments, *others)
