@@ -59,7 +59,7 @@ def test_the_most_probable_classes_alone(tmp_path):
 
 def test_rows_are_in_the_order_of_the_data_set_with_its_files(tmp_path):
     class Files(TensorDataset):
-        samples = [(f"{k}.png", None) for k in range(5)]
+        samples = tuple((f"{k}.png", None) for k in range(5))
 
     loader = DataLoader(Subset(Files(PROBABILITIES), [4, 0, 2]), batch_size=2)
     header, *rows = predict(tmp_path, PredictionWriter(), loader)
@@ -73,6 +73,7 @@ def test_several_labels_are_those_of_at_least_one_half(tmp_path):
     assert [row[1:3] for row in rows] == [["a", "a"], ["c", "b;c"], ["b", "b;c"], ["a", "a;c"], ["b", "b"]]
 
 
+@pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")
 def test_an_iterable_data_set_is_numbered(tmp_path):
     class Stream(IterableDataset):
         def __iter__(self):
@@ -86,8 +87,8 @@ def test_an_iterable_data_set_is_numbered(tmp_path):
     ("output", "error", "named"),
     [
         (torch.tensor([[3.0, -1.0]]), ValueError, "got values from -1 to 3: apply softmax or sigmoid"),
-        (torch.tensor([0.5]), TypeError, r"probabilities of shape \(N, C\), got shape \(1,\)"),
-        ({"logits": 1}, TypeError, "got dict"),
+        (torch.tensor([0.5]), TypeError, r"probabilities of shape \(N, C\), got a tensor of shape \(1,\)"),
+        ({"logits": 1}, TypeError, r"got \{'logits': 1\}"),
     ],
 )
 def test_predictions_that_are_no_probabilities_are_an_error(tmp_path, output, error, named):
@@ -120,11 +121,5 @@ def _in_two_processes(rank, folder):
 def test_two_processes_write_every_row_once_and_in_order(tmp_path):
     mp.spawn(_in_two_processes, args=(tmp_path,), nprocs=2)
     with (tmp_path / "predictions.csv").open(newline="") as file:
-        header, *rows = csv.reader(file)
-    assert [row[:3] for row in rows] == [
-        ["0", "0", "0"],
-        ["1", "2", "1"],
-        ["2", "1", "1"],
-        ["3", "0", "2"],
-        ["4", "1", "0"],
-    ]
+        _, *rows = csv.reader(file)
+    assert ["".join(row[:3]) for row in rows] == ["000", "121", "211", "302", "410"]

@@ -44,7 +44,7 @@ def test_one_folder_is_split_by_class_and_seed(tmp_path):
     root = make(tmp_path, {"cat": 40, "dog": 20, "owl": 3})
     data = datamodule(root, val_fraction=0.2, test_fraction=0.1)
     paths = [[path for path, _ in part.samples] for part in (data.train, data.val, data.test)]
-    assert sorted(sum(paths, start=[])) == sorted(map(str, root.rglob("*.png")))
+    assert sorted(path for part in paths for path in part) == sorted(map(str, root.rglob("*.png")))
     assert [torch.bincount(torch.tensor(part.targets)).tolist() for part in (data.train, data.val, data.test)] == [
         [28, 14, 1],
         [8, 4, 1],

@@ -4,9 +4,9 @@ from urllib.error import URLError
 import pytest
 import torch
 
-torchvision = pytest.importorskip("torchvision")
-
 from polyloss_lightning.models import TorchvisionNetwork
+
+torchvision = pytest.importorskip("torchvision")
 
 SMALLEST = [
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
