@@ -88,7 +88,7 @@ class PredictionWriter(Callback, BasePredictionWriter):
     ) -> None:
         """Keep the predictions of a batch."""
         probabilities = _checked(prediction, first=not self._batches)
-        if batch_indices is None:  # an iterable data set
+        if not batch_indices:  # an iterable data set
             start = sum(len(kept.indices) for kept in self._batches if kept.dataloader == dataloader_idx)
             batch_indices = range(start, start + len(probabilities))
         several = getattr(pl_module, "task", "multiclass") == "multilabel"
