@@ -40,7 +40,10 @@ nitpick_ignore_regex = [
         r"py:.*",
         rf"({OTHERS})(\..*)?",
     ),
-    (r"py:.*", r"(Any|Callable|Figure|Iterator|Literal|Mapping|Path|Sequence|Tensor|TracebackType|optional)"),
+    (
+        r"py:.*",
+        r"(Any|Callable|Figure|Iterator|Lightning[A-Za-z]*|Literal|Mapping|Path|Sequence|Tensor|TracebackType|Trainer|optional)",
+    ),
     (r"py:.*", r"[a-z_.]*\b_[A-Za-z_.]+"),  # private names in annotations
     # Base classes and aliases in annotations that their subpackage does not export.
     (r"py:.*", r"polyloss_lightning(\.[a-z_]+){2,}\.[A-Z]\w*"),
