@@ -93,6 +93,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def pages(session: nox.Session) -> None:
+    """Write the report of a search, and look at it in headless Chromium."""
+    session.install("-e", ".[all]", *group("docs"))
+    session.run("python", "docs/check_report.py", *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel, check them, and try the wheel in an empty environment."""
     session.install("build", "twine")
