@@ -1,6 +1,8 @@
 """What ``polyloss search`` needs of LightningCLI: it resolves configs, and builds module, data and Trainer."""
 
+import atexit
 import logging
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -76,7 +78,7 @@ class ConfigObjective:
     folder: Path
     seed_keys: Sequence[str]
     _cli: PolyLossCLI | None = field(default=None, repr=False)
-    _scratch: Any = field(default=None, repr=False)
+    _scratch: Path | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to a process."""
@@ -85,9 +87,7 @@ class ConfigObjective:
     def __call__(self, config: Config, seed: int) -> Fit | FitCommand:
         """Build module, data and Trainer of a config."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Replaces, and so removes, the folder of the previous run.
-        self._scratch = tempfile.TemporaryDirectory(dir=self.folder, prefix="scratch-", ignore_cleanup_errors=True)
-        folder = Path(self._scratch.name)
+        folder = self._fresh_scratch()
         config = for_search(with_seed(config, seed, list(self.seed_keys)), folder)
         if starts_processes(config):
             return FitCommand(config, folder, _can_test(config))
@@ -100,6 +100,15 @@ class ConfigObjective:
             cli.before_instantiate_classes()
             cli.instantiate_classes()
         return Fit(self._cli.model, self._cli.datamodule, self._cli.trainer)
+
+    def _fresh_scratch(self) -> Path:
+        """Remove the folder of the previous run, and return a new one, which is removed when the process ends."""
+        if self._scratch is None:
+            atexit.register(lambda: shutil.rmtree(str(self._scratch), ignore_errors=True))
+        else:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix="scratch-"))
+        return self._scratch
 
 
 def _can_test(config: Config) -> bool:
