@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -31,7 +31,25 @@ def leave_compiled_code(stack: contextlib.ExitStack) -> None:
 
         set_eval_frame(None)
     with contextlib.suppress(RuntimeError):  # in compiled code that could not be left
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(_force_eager())
+
+
+@contextlib.contextmanager
+def _force_eager() -> Iterator[None]:
+    """Set the stance "force_eager" while at least one of these contexts is open, in whichever order they are closed."""
+    if not _open_contexts:
+        _stance.enter_context(torch.compiler.set_stance("force_eager"))
+    _open_contexts.append(None)
+    try:
+        yield
+    finally:
+        _open_contexts.pop()
+        if not _open_contexts:
+            _stance.close()
+
+
+_open_contexts: list[None] = []
+_stance = contextlib.ExitStack()
 
 
 def frames_compiled() -> int:

@@ -132,7 +132,8 @@ def refuse_bad_options(
         sample["target"] = torch.zeros(1, dtype=torch.long, device="cpu") if is_index else sample["input"]
     tensors = {name: sample.get(name) for name, value in arguments.items() if isinstance(value, Tensor)}
     # Not for an override around this one, which would take the call for one of the module.
-    with torch._C.DisableTorchFunction(), warnings.catch_warnings(action="ignore"):
+    with torch._C.DisableTorchFunction(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         func(**{**arguments, **tensors})
     if len(_accepted) > 1000:  # an option that moves
         _accepted.clear()

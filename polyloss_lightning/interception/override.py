@@ -115,6 +115,9 @@ class LossOverride:
         if self._depth == 0:
             self._mode.end_step()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_depth": 0}  # a copy made within a block is not within it
+
     def forget(self) -> None:
         """Discard the call sites found so far."""
         self._mode.sites = {}

@@ -125,12 +125,12 @@ class PolyLoss(nn.Module):
         # A subclass or an instance may have entries of its own: then the loss is their formula.
         link = self.link() if type(self).entries is PolyLoss.entries and "entries" not in self.__dict__ else self
         polynomial = Polynomial(self._epsilon, self.gamma, self.num_terms)
-        return loss(link, input, target, polynomial, self.reduction, self._notify if self._observers else None)
+        return loss(link, input, target, polynomial, self._reduction, self._notify if self._observers else None)
 
     def base_loss(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss without epsilon and with every term: torch's own. It does not move with epsilon."""
         link = self.link() if type(self).entries is PolyLoss.entries and "entries" not in self.__dict__ else self
-        return loss(link, input, target, Polynomial((0.0,), self.gamma), self.reduction)
+        return loss(link, input, target, Polynomial((0.0,), self.gamma), self._reduction)
 
     def register_observer(self, observer: Observer) -> RemovableHandle:
         """Call ``observer`` with the :class:`~polyloss_lightning.core.Observation` of every later call.

@@ -140,7 +140,7 @@ class Poly1LinearCrossEntropyLoss(Poly1CrossEntropyLoss):
             link, input = linear_link(self.link(), input, linear_weight, target, linear_bias)
         else:
             link = _OwnEntries(self, linear_weight, linear_bias)
-        return loss(link, input, target, polynomial, self.reduction, on_entries)
+        return loss(link, input, target, polynomial, self._reduction, on_entries)
 
 
 class _OwnEntries(NamedTuple):

@@ -136,3 +136,19 @@ def test_it_can_be_copied_and_pickled_and_observers_stay_behind(again, elementwi
         loss()
         with override:
             loss()
+
+
+def test_after_blocks_that_overlap_compiled_code_runs_as_such_again():
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    override = LossOverride(2.0)
+    with override, copy.deepcopy(override):
+        loss()
+        with override:
+            loss()
+    torch.compile(lambda x: x + 1, backend=backend)(LOGITS)
+    assert len(graphs) == 1

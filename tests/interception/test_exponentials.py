@@ -514,7 +514,8 @@ def test_what_is_not_trained_with_an_exponential_is_accepted_and_right(logits, n
 @pytest.fixture
 def script():
     def script(function):
-        with warnings.catch_warnings(action="ignore"):  # deprecated
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated
             return torch.jit.script(function)
 
     return script
