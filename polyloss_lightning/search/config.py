@@ -131,6 +131,7 @@ def for_search(config: Config, folder: Path) -> Config:
 def with_run_metrics(config: Config, path: Path) -> Config:
     """Return a config whose metrics are written to ``path`` at the end of the run."""
     edited = copy.deepcopy(config)
+    edited["trainer"]["logger"] = False  # `polyloss fit` saves the config in the folder of the logs, which must exist
     node = {"class_path": "polyloss_lightning.callbacks.run_metrics.RunMetrics", "init_args": {"path": str(path)}}
     _callbacks(edited).append(node)
     return edited
