@@ -67,7 +67,13 @@ def test_every_config_trains(config, tmp_path, monkeypatch):
         for name in ("cat", "dog"):
             (tmp_path / part / name).mkdir(parents=True)
             Image.effect_noise((8, 8), 64).save(tmp_path / part / name / "0.png")
-    root = [f"--data.root={tmp_path}"] if config.stem.startswith("image_folder") else []
+    (tmp_path / "labels.csv").write_text("file,cat,dog\ntrain/cat/0.png,1,0\ntrain/dog/0.png,0,1\n")
+    table = tmp_path / "labels.csv"
+    root = {
+        "image_folder": [f"--data.root={tmp_path}"],
+        "image_folder_longtail": [f"--data.root={tmp_path}"],
+        "multilabel_csv": [f"--data.train={table}", f"--data.val={table}"],
+    }.get(config.stem, [])
     monkeypatch.chdir(tmp_path)
     options = [*root, "--trainer.fast_dev_run", "true"]
     monkeypatch.setattr("sys.argv", ["polyloss", "fit", "--config", str(config), *options])
