@@ -128,7 +128,7 @@ def difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     r"""Return the lines in which two :meth:`Plan.texts` differ; empty if they are equal.
 
     Example:
-        >>> print(difference({"design": "mode: max\\n"}, {"design": "mode: min\\n"}))
+        >>> print(difference({"design": "mode: max\n"}, {"design": "mode: min\n"}))
         design:
         -mode: max
         +mode: min

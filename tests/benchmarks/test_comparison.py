@@ -35,8 +35,8 @@ def test_power_of_the_shipped_design(simulation):
 
 def test_the_simulation_is_that_of_compare(simulation):
     truth = simulation.TRUTHS[4]
-    cell = simulation.explore_then_confirm(truth, np.random.default_rng(2), experiments=300)
-    values = truth.noise(np.random.default_rng(2), (300, 9, 13))
+    cell = simulation.explore_then_confirm(truth, np.random.default_rng(2), experiments=60)
+    values = truth.noise(np.random.default_rng(2), (60, 9, 13))
     names = [*map(str, range(6)), "x0.5", "x2", "x3"]
     better, errors = 0, []
     for experiment in values:
@@ -48,5 +48,5 @@ def test_the_simulation_is_that_of_compare(simulation):
         outcome = compare(rows, baseline="2", controls=[names[6:]], explore_seeds=range(3))
         better += outcome.verdict == "better"
         errors.append(outcome.differences[0].mean - truth.gains[int(outcome.picks.pick)])
-    assert cell.claims == pytest.approx(better / 300)
+    assert cell.claims == pytest.approx(better / 60)
     assert cell.bias == pytest.approx(np.mean(errors))

@@ -62,7 +62,7 @@ def test_logged_values_are_exact_over_the_part(tmp_path):
     (values,) = trainer(tmp_path).validate(model, LOADER, verbose=False)
     images, target = DATA.tensors
     with torch.no_grad():
-        logits = model(images).double()
+        logits = model.eval()(images).double()
     pt = logits.softmax(1).gather(1, target[:, None])[:, 0]
     cross_entropy = F.cross_entropy(logits, target)
     recall = [float((logits.argmax(1) == k)[target == k].double().mean()) for k in range(3)]
@@ -120,7 +120,7 @@ def test_predictions_are_probabilities_with_or_without_targets(tmp_path):
     labelled = torch.cat(trainer(tmp_path).predict(model, LOADER))
     bare = torch.cat(trainer(tmp_path).predict(model, DataLoader(DATA.tensors[0], batch_size=8)))
     torch.testing.assert_close(labelled, bare)
-    torch.testing.assert_close(labelled, model(DATA.tensors[0]).softmax(1).detach())
+    torch.testing.assert_close(labelled, model.eval()(DATA.tensors[0]).softmax(1).detach())
 
 
 def test_a_scheduler_steps_every_epoch(tmp_path):
