@@ -140,8 +140,9 @@ class Sigmoid(NamedTuple):
         logs = [torch.where(below, x, 0) + log_larger, torch.where(below, 0, -x) + log_larger]
         logs = [drop_impossible(log.masked_fill(ignored, 0), share) for log, share in zip(logs, shares, strict=True)]
         classes, denominator = _classes(input), counted.sum().to(compute_dtype)
-        positive = Entries(logs[0], shares[0], classes[0], denominator, None, dtype, base, n.masked_fill(ignored, 0))
-        return positive, Entries(logs[1], shares[1], classes[1], *positive[3:7], p.masked_fill(ignored, 0))
+        p, n = p.masked_fill(ignored, 0), n.masked_fill(ignored, 0)
+        positive = Entries(logs[0], shares[0], classes[0], denominator, None, dtype, base, n)
+        return positive, Entries(logs[1], shares[1], classes[1], denominator, None, dtype, base, p)
 
     def _elements(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the target of each element, and whether it counts."""

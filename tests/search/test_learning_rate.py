@@ -63,6 +63,7 @@ SCHEDULERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")  # SequentialLR of torch 2.6
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_learning_rate_of_a_run_is_multiplied(name):
     plain, scaled = rates(SCHEDULERS[name]), rates(SCHEDULERS[name], ScaleLearningRate(3.0))
