@@ -288,3 +288,59 @@ def test_the_mixin_passes_the_weight_on():
     expected, _ = formula(input, module.head.weight, target, module.head.bias, epsilon=[2.0])
     value = module.training_step((input, target), 0)
     torch.testing.assert_close(value.double(), expected.sum() / (target != -100).sum(), rtol=1e-5, atol=1e-5)
+
+
+def test_yaml_scheduler_and_monitor(tmp_path, monkeypatch):
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch.cli import LightningCLI
+    from torch.utils.data import DataLoader, TensorDataset
+
+    class Head(poly.LossProvider, LightningModule):
+        def __init__(self, loss_fn: nn.Module | None = None):
+            super().__init__(loss_fn=loss_fn)
+            self.head = nn.Linear(FEATURES, CLASSES)
+
+        def training_step(self, batch, batch_idx):
+            input, target = batch
+            return self.compute_loss(input, self.head.weight, target, linear_bias=self.head.bias)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+        def train_dataloader(self):
+            torch.manual_seed(1)  # the same samples in every call
+            input, _, target, _ = operands()
+            return DataLoader(TensorDataset(input.detach(), target), batch_size=300)
+
+    config = tmp_path / "linear.yaml"
+    config.write_text("""
+seed_everything: 0
+model:
+  loss_fn:
+    class_path: polyloss_lightning.losses.Poly1LinearCrossEntropyLoss
+trainer:
+  accelerator: cpu
+  max_epochs: 1
+  logger: false
+  enable_checkpointing: false
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - class_path: polyloss_lightning.callbacks.EpsilonScheduler
+      init_args:
+        schedule:
+          class_path: polyloss_lightning.schedules.LinearSchedule
+          init_args: {init_value: -1.0, end_value: 2.0}
+    - class_path: polyloss_lightning.callbacks.PolynomialTermMonitor
+""")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["app", "fit", "--config", str(config)])
+    cli = LightningCLI(Head, save_config_callback=None)
+    module, metrics = cli.model, cli.trainer.callback_metrics
+    batches = list(module.train_dataloader())
+    total = weight = 0.0
+    for (input, target), epsilon in zip(batches, (-1.0, 2.0), strict=True):
+        numerator, counts = formula(input, module.head.weight, target, module.head.bias, epsilon=[epsilon])
+        total, weight = total + numerator.sum(), weight + counts.sum()
+    assert module.loss_fn.epsilon == 2.0
+    assert float(metrics["train/poly/loss"]) == pytest.approx(float((total / weight).detach()), rel=1e-5)
