@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from polyloss_lightning.checks import as_number, check_choice, check_integer
 from polyloss_lightning.data.datamodule import LongTailDataModule
 from polyloss_lightning.data.image_files import ImageFiles, image_paths
-from polyloss_lightning.data.image_parts import image_parts
+from polyloss_lightning.data.image_parts import check_fractions, image_parts
 from polyloss_lightning.data.image_transforms import (
     Augment,
     check_torchvision,
@@ -83,11 +83,7 @@ class ImageFolderDataModule(LongTailDataModule):
         check_choice("augment", augment, get_args(Augment))
         for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
             as_number(name, alpha, within="a finite number of at least 0", at_least=0)
-        if not (0 < val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
-            raise ValueError(
-                "`val_fraction` must be above 0, `test_fraction` at least 0, and their sum below 1, got "
-                f"{val_fraction} and {test_fraction}"
-            )
+        check_fractions(val_fraction, test_fraction)
         check_torchvision()
         self.image_size, self.grayscale, self.augment = image_size, grayscale, augment
         self.train_transform, self.transform = _composed(train_transform), _composed(transform)

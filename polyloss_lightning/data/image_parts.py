@@ -12,6 +12,15 @@ from polyloss_lightning.data.long_tail import shuffled_by_class
 Samples: TypeAlias = list[tuple[str, int | None]]
 
 
+def check_fractions(val_fraction: float, test_fraction: float) -> None:
+    """Raise ``ValueError`` unless both fractions leave something for training, and there is a validation part."""
+    if not (0 < val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
+        raise ValueError(
+            "`val_fraction` must be above 0, `test_fraction` at least 0, and their sum below 1, got "
+            f"{val_fraction} and {test_fraction}"
+        )
+
+
 def image_parts(
     root: Path, class_names: Sequence[str] | None, val_fraction: float, test_fraction: float, seed: int
 ) -> tuple[list[str], dict[str, Samples]]:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from polyloss_lightning.checks import check_choice, check_integer
 from polyloss_lightning.data.datamodule import EpochRandomSampler
 from polyloss_lightning.data.image_files import ImageFiles, image_paths
+from polyloss_lightning.data.image_parts import check_fractions
 from polyloss_lightning.data.image_transforms import (
     Augment,
     check_torchvision,
@@ -155,11 +156,7 @@ def _tables(paths: dict[str, Any], root: str | os.PathLike[str] | None) -> dict[
 
 def _split(table: LabelTable, val_fraction: float, test_fraction: float, seed: int) -> dict[str, LabelTable]:
     """Split the images at random. With several labels per image, there is no exact split by label."""
-    if not (0 < val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
-        raise ValueError(
-            "`val_fraction` must be above 0, `test_fraction` at least 0, and their sum below 1, got "
-            f"{val_fraction} and {test_fraction}"
-        )
+    check_fractions(val_fraction, test_fraction)
     number = len(table.rows)
     order = torch.randperm(number, generator=torch.Generator().manual_seed(seed)).tolist()
     val, test = max(1, round(val_fraction * number)), max(1, round(test_fraction * number)) if test_fraction else 0
