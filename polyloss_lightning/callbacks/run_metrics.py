@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from polyloss_lightning.callbacks.base import Callback
+from polyloss_lightning.callbacks.trainer.at_best import AtBest
 
 
 class RunMetrics(Callback):
@@ -25,17 +26,13 @@ class RunMetrics(Callback):
         super().__init__()
         self.path = None if path is None else Path(path)
         self.history: dict[str, list[float]] = {}
-        self._latest: dict[str, float] = {}
-        self._at_best: dict[str, float] = {}
-        self._best: tuple[str, float] | None = None
+        self._metrics: AtBest[dict[str, float]] = AtBest({})
         self._epochs = 0
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            # Checkpoints are saved after this hook, so one that is new now was saved after the previous validation.
-            self._note_best(trainer)
-            self._latest = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self._metrics.add(trainer, {name: float(value) for name, value in trainer.callback_metrics.items()})
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -68,17 +65,11 @@ class RunMetrics(Callback):
 
     def best(self, trainer: pl.Trainer) -> dict[str, float]:
         """Return the metrics of the best checkpoint, or the last ones if there is none."""
-        self._note_best(trainer)
+        self._metrics.look(trainer)
         last = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        return {**last, **(self._latest if self._best is None else self._at_best)}
+        return {**last, **(self._metrics.at_best if self._metrics.found else self._metrics.latest)}
 
     @property
     def has_best(self) -> bool:
         """Whether a checkpoint has been called best."""
-        return self._best is not None
-
-    def _note_best(self, trainer: pl.Trainer) -> None:
-        path = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-        if path and score is not None and self._best != (path, float(score)):
-            self._best, self._at_best = (path, float(score)), self._latest
+        return self._metrics.found
