@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
-from polyloss_lightning.checks import check_integer
+from polyloss_lightning._checks import check_integer
 from polyloss_lightning.core import Observation, polynomial
 from polyloss_lightning.terms import first_term_gradient, first_term_share, terms
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyloss_lightning.class_groups import head_middle_tail, many_medium_few
+from polyloss_lightning._class_groups import head_middle_tail, many_medium_few
 
 
 @given(st.lists(st.integers(0, 1000), min_size=3, max_size=200).filter(lambda counts: len(set(counts)) > 1))

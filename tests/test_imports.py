@@ -14,34 +14,34 @@ import polyloss_lightning
 PACKAGE = Path(polyloss_lightning.__file__).parent
 ROOT = "polyloss_lightning"
 
-LOSSES = {"checks", "core", "losses"}
+LOSSES = {"_checks", "core", "losses"}
 # A room is a module or a subpackage of the package. Each may import itself and what is named here.
 ALLOWED = {
-    "checks": set(),
-    "schedules": {"checks"},
-    "class_groups": set(),
-    "core": {"checks"},
-    "losses": {"checks", "core"},
+    "_checks": set(),
+    "schedules": {"_checks"},
+    "_class_groups": set(),
+    "core": {"_checks"},
+    "losses": {"_checks", "core"},
     "functional": {"losses"},
     "terms": {"core"},
-    "metrics": {"checks", "core", "terms"},
-    "files": set(),
-    "record": {"files"},
-    "provider": {"checks", "losses"},
-    "plotting": {"checks", "core", "files", "record", "schedules", "class_groups"},
+    "metrics": {"_checks", "core", "terms"},
+    "_files": set(),
+    "record": {"_files"},
+    "provider": {"_checks", "losses"},
+    "plotting": {"_checks", "core", "_files", "record", "schedules", "_class_groups"},
     "interception": LOSSES | {"schedules"},
     "callbacks": LOSSES
-    | {"schedules", "metrics", "files", "record", "interception", "plotting", "provider", "class_groups"},
-    "data": {"checks", "class_groups"},
-    "models": {"checks", "losses", "provider"},
-    "search": LOSSES | {"schedules", "plotting", "callbacks", "provider", "class_groups"},
-    "shipped_configs": set(),
+    | {"schedules", "metrics", "_files", "record", "interception", "plotting", "provider", "_class_groups"},
+    "data": {"_checks", "_class_groups"},
+    "models": {"_checks", "losses", "provider"},
+    "search": LOSSES | {"schedules", "plotting", "callbacks", "provider", "_class_groups"},
+    "_shipped_configs": set(),
 }
 # The command may import everything; only `python -m polyloss_lightning` imports it.
 ALLOWED["cli"] = set(ALLOWED) | {ROOT}
 ALLOWED["__main__"] = {"cli"}
 # The public names: everything that needs no extra.
-ALLOWED[ROOT] = set(ALLOWED) - {"cli", "__main__", "data", "models", "search", "shipped_configs"}
+ALLOWED[ROOT] = set(ALLOWED) - {"cli", "__main__", "data", "models", "search", "_shipped_configs"}
 
 LAZY_ONLY = {("callbacks", "plotting"), ("metrics", "plotting"), (ROOT, "plotting")}
 EXTRAS = {"matplotlib", "sklearn", "optuna", "torchvision", "jsonargparse", "rich", "pandas", "scipy", "jinja2"}
@@ -146,4 +146,4 @@ def test_importing_the_package_loads_none_of_its_command_and_no_extra_of_its_own
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     rooms = {module.split(".")[1] for module in done.stdout.split()}
     assert "losses" in rooms
-    assert not rooms & {"cli", "data", "models", "search", "plotting", "shipped_configs"}
+    assert not rooms & {"cli", "data", "models", "search", "plotting", "_shipped_configs"}

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from polyloss_lightning import files
+from polyloss_lightning import _files
 from polyloss_lightning.record import RECORD_NAME, EpochRecord, RecordWriter, read_record
 
 
@@ -220,7 +220,7 @@ def test_what_a_full_disk_refused_is_written_when_there_is_room_again(tmp_path, 
             full.setattr(os, fails_at, fails)
         else:
             opened = fails if fails_at == "open" else partial(open_on_full_disk, fails_at)
-            full.setattr(files, "open", opened, raising=False)
+            full.setattr(_files, "open", opened, raising=False)
         with suppress(OSError):
             writer.write([epoch(1)])
         readable = [] if state == "new" else read_record(tmp_path).epochs
@@ -244,7 +244,7 @@ def test_a_record_at_a_url_is_written_read_and_repaired():
     writer.write([epoch(0)], [3, 2])
     writer.write([epoch(1)])
     assert read_record(url).epochs == read_record(f"{url}/{RECORD_NAME}").epochs == [epoch(0), epoch(1)]
-    files.write(f"{url}/{RECORD_NAME}", files.read(f"{url}/{RECORD_NAME}") + b"\0\0")
+    _files.write(f"{url}/{RECORD_NAME}", _files.read(f"{url}/{RECORD_NAME}") + b"\0\0")
     with pytest.warns(UserWarning, match=f"A copy is {url}/poly_terms.damaged-1.jsonl"):
         RecordWriter(url, append=True).write([epoch(2)])
     assert read_record(url).epochs == [epoch(0), epoch(1), epoch(2)]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from polyloss_lightning._checks import as_number, check_choice
 from polyloss_lightning.callbacks.base import Callback
-from polyloss_lightning.checks import as_number, check_choice
 from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
 
 Scheme: TypeAlias = Literal["balanced", "effective_number"]

@@ -11,10 +11,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from typing_extensions import override
 
+from polyloss_lightning._checks import check_choice, check_integer
 from polyloss_lightning.callbacks.base import Callback
 from polyloss_lightning.callbacks.trainer import Interval, Window, epsilon_values, max_epochs, position, run_length
 from polyloss_lightning.callbacks.trainer.find_losses import Loss, choose, find_callbacks, find_losses
-from polyloss_lightning.checks import check_choice, check_integer
 from polyloss_lightning.core import polynomial
 from polyloss_lightning.losses import PolyLoss
 from polyloss_lightning.schedules import Schedule

@@ -9,9 +9,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
+from polyloss_lightning._checks import check_choices
 from polyloss_lightning.callbacks.base import Callback
 from polyloss_lightning.callbacks.trainer import Stage, StepCheck, StepContext, unwrap_step, wrap_step
-from polyloss_lightning.checks import check_choices
 from polyloss_lightning.core import Observable
 from polyloss_lightning.interception import CallSite, Elementwise, LossName, LossOverride, OnNothing
 from polyloss_lightning.schedules import Schedule

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Subset
 from typing_extensions import override
 
+from polyloss_lightning._checks import check_integer
 from polyloss_lightning.callbacks.base import Callback
-from polyloss_lightning.checks import check_integer
 
 
 class _Batch(NamedTuple):

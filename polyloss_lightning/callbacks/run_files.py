@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from polyloss_lightning import files
+from polyloss_lightning import _files
 from polyloss_lightning.record import EpochRecord, RecordWriter
 
 if TYPE_CHECKING:
@@ -86,12 +86,12 @@ class RunFiles:
         if self._writer is None:
             return
         try:
-            if not files.exists(self._writer.path):
+            if not _files.exists(self._writer.path):
                 return
             from polyloss_lightning.plotting import run_figures, save_figures
 
             figures = run_figures(self._writer.path)
-            folder = files.join(self._writer.folder, "figures")
+            folder = _files.join(self._writer.folder, "figures")
             paths = save_figures(figures, folder)
         except Exception as error:
             rank_zero_warn(f"no figures of the polynomial terms: {_reason(error)}")
@@ -115,7 +115,7 @@ def _send(logger: Logger, figures: Mapping[str, Figure], paths: Sequence[str], s
         if callable(add_figure):  # TensorBoard
             add_figure(f"poly/{name}", figure, step, close=False)
         elif callable(log_image):
-            with files.local_copy(path) as image:
+            with _files.local_copy(path) as image:
                 log_image(key=f"poly/{name}", images=[image])
         elif _keeps_files(logger):
             _log_artifact(logger, path, "figures")
@@ -130,7 +130,7 @@ def _keeps_files(logger: Logger) -> bool:
 
 
 def _log_artifact(logger: Any, path: str, folder: str | None = None) -> None:
-    with files.local_copy(path) as file:
+    with _files.local_copy(path) as file:
         logger.experiment.log_artifact(logger.run_id, file, folder)
 
 
@@ -150,4 +150,4 @@ def _log_dir(trainer: pl.Trainer) -> str:
     # Otherwise the folder in which Lightning saves checkpoints.
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
     parent = trainer.default_root_dir if logger.save_dir is None else logger.save_dir
-    return files.join(parent, str(logger.name), version)
+    return _files.join(parent, str(logger.name), version)

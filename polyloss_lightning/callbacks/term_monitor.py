@@ -8,6 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from typing_extensions import override
 
+from polyloss_lightning._checks import check_choices
 from polyloss_lightning.callbacks.base import Callback
 from polyloss_lightning.callbacks.monitor import (
     ObservationCollector,
@@ -20,7 +21,6 @@ from polyloss_lightning.callbacks.monitor import (
 from polyloss_lightning.callbacks.run_files import RunFiles
 from polyloss_lightning.callbacks.trainer import Stage, in_trained_step, max_epochs
 from polyloss_lightning.callbacks.trainer.find_losses import find_callbacks
-from polyloss_lightning.checks import check_choices
 from polyloss_lightning.core import Observable
 from polyloss_lightning.metrics import check_sizes, term_names
 

@@ -5,9 +5,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from polyloss_lightning._shipped_configs import resolve_config
 from polyloss_lightning.cli.lightning_cli import PolyLossCLI
 from polyloss_lightning.cli.subcommands import SUBCOMMANDS
-from polyloss_lightning.shipped_configs import resolve_config
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 # Imported so that configs can use the short names of their classes.
 from polyloss_lightning import callbacks, data, losses, models, schedules  # noqa: F401
+from polyloss_lightning._shipped_configs import config_names
 from polyloss_lightning.callbacks import PredictionWriter
 from polyloss_lightning.cli.best_validation import BestValidation
 from polyloss_lightning.cli.class_results import split_classes
@@ -27,7 +28,6 @@ from polyloss_lightning.cli.summary import (
     run_folder,
     save_confusion_matrix,
 )
-from polyloss_lightning.shipped_configs import config_names
 
 
 class PolyLossCLI(LightningCLI):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from polyloss_lightning.checks import check_choice
+from polyloss_lightning._checks import check_choice
 from polyloss_lightning.core import blocks
 from polyloss_lightning.core import polynomial as polynomials
 from polyloss_lightning.core.entries import Entries, Plan

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from polyloss_lightning.checks import as_number
+from polyloss_lightning._checks import as_number
 
 _TEXT = (str, bytes, bytearray)  # sequences, but not of numbers
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from polyloss_lightning.checks import check_choice, check_integer
+from polyloss_lightning._checks import check_choice, check_integer
 from polyloss_lightning.core.entries import (
     Entries,
     Plan,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from polyloss_lightning.checks import as_number, check_integer
+from polyloss_lightning._checks import as_number, check_integer
 from polyloss_lightning.core.entries import (
     Entries,
     Plan,

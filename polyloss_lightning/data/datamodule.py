@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, TensorDataset
 
-from polyloss_lightning.checks import check_integer
+from polyloss_lightning._checks import check_integer
 from polyloss_lightning.data.long_tail import check_imbalance, long_tail_indices
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.utils.data import DataLoader
 
-from polyloss_lightning.checks import as_number, check_choice, check_integer
+from polyloss_lightning._checks import as_number, check_choice, check_integer
 from polyloss_lightning.data.datamodule import LongTailDataModule
 from polyloss_lightning.data.image_files import ImageFiles, image_paths
 from polyloss_lightning.data.image_parts import check_fractions, image_parts

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from polyloss_lightning.checks import as_number
+from polyloss_lightning._checks import as_number
 
 
 def check_imbalance(imbalance: float) -> None:

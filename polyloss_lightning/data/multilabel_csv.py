@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from polyloss_lightning.checks import check_choice, check_integer
+from polyloss_lightning._checks import check_choice, check_integer
 from polyloss_lightning.data.datamodule import EpochRandomSampler
 from polyloss_lightning.data.image_files import ImageFiles, image_paths
 from polyloss_lightning.data.image_parts import check_fractions

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import _reduction as legacy
 
-from polyloss_lightning.checks import check_choice
+from polyloss_lightning._checks import check_choice
 from polyloss_lightning.core import Entries, Link, Sigmoid, Softmax
 from polyloss_lightning.core.entries import autocast_dtype
 from polyloss_lightning.core.linear_softmax import linear_link

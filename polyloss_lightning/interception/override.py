@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from polyloss_lightning.checks import check_choice
+from polyloss_lightning._checks import check_choice
 from polyloss_lightning.core import Observable, Observer, polynomial
 from polyloss_lightning.interception.call_sites import CallSite, table
 from polyloss_lightning.interception.exponentials import LossOverrideError

@@ -5,7 +5,7 @@ from numbers import Real
 
 from torch import Tensor
 
-from polyloss_lightning.checks import as_number
+from polyloss_lightning._checks import as_number
 from polyloss_lightning.core import Reduction, Sigmoid, TargetFormat
 from polyloss_lightning.core.polynomial import as_gamma
 from polyloss_lightning.losses.base import PolyLoss, as_float_tensor, checked_loss, weight_tensor

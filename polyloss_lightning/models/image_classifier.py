@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from polyloss_lightning.checks import check_choice, check_integer
+from polyloss_lightning._checks import check_choice, check_integer
 from polyloss_lightning.losses import Poly1BCEWithLogitsLoss
 from polyloss_lightning.models.metrics import Task, default_metrics
 from polyloss_lightning.models.task_checks import check_batch, check_loss

@@ -9,7 +9,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from polyloss_lightning.checks import check_integer
+from polyloss_lightning._checks import check_integer
 
 
 class TorchvisionNetwork(nn.Module):

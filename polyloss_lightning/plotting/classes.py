@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from polyloss_lightning.class_groups import head_middle_tail
+from polyloss_lightning._class_groups import head_middle_tail
 from polyloss_lightning.plotting import style
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from polyloss_lightning import files
+from polyloss_lightning import _files
 from polyloss_lightning.plotting.run import run_figures
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ def save_figures(figures: Mapping[str, Figure], out_dir: str | os.PathLike[str])
     """
     paths = []
     for name, figure in figures.items():
-        path = files.join(out_dir, re.sub(r"[^A-Za-z0-9_.-]+", "-", name) + ".png")
+        path = _files.join(out_dir, re.sub(r"[^A-Za-z0-9_.-]+", "-", name) + ".png")
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=100)
-        files.write(path, image.getvalue())
+        _files.write(path, image.getvalue())
         paths.append(path)
     return paths
 
@@ -58,5 +58,5 @@ def save_run_figures(log_dir: str | os.PathLike[str], out_dir: str | os.PathLike
     figures = run_figures(log_dir)
     if not figures:
         return []
-    folder = log_dir if files.is_dir(log_dir) else os.path.dirname(os.fspath(log_dir))
-    return save_figures(figures, out_dir or files.join(folder, "figures"))
+    folder = log_dir if _files.is_dir(log_dir) else os.path.dirname(os.fspath(log_dir))
+    return save_figures(figures, out_dir or _files.join(folder, "figures"))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyloss_lightning.checks import check_integer
+from polyloss_lightning._checks import check_integer
 from polyloss_lightning.losses import Poly1CrossEntropyLoss
 from polyloss_lightning.provider.saved_loss import (
     CHECKPOINT_KEY,

@@ -3,7 +3,7 @@
 import os
 import warnings
 
-from polyloss_lightning import files
+from polyloss_lightning import _files
 from polyloss_lightning.record.epochs import Record
 from polyloss_lightning.record.lines import RECORD_NAME, parse
 
@@ -21,9 +21,9 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not a record, or has a newer version than this package supports.
     """
-    file = files.join(path, RECORD_NAME) if files.is_dir(path) else os.fspath(path)
+    file = _files.join(path, RECORD_NAME) if _files.is_dir(path) else os.fspath(path)
     try:
-        data = files.read(file)
+        data = _files.read(file)
     except FileNotFoundError:
         raise FileNotFoundError(f"no record of polynomial terms at {file}") from None
     complete = data[: data.rfind(b"\n") + 1]

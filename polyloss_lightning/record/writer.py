@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any
 
-from polyloss_lightning import files
+from polyloss_lightning import _files
 from polyloss_lightning.record.epochs import EpochRecord
 from polyloss_lightning.record.lines import FORMAT, RECORD_NAME, VERSION, Contents, encode, parse
 
@@ -36,7 +36,7 @@ class RecordWriter:
         self, log_dir: str | os.PathLike[str], *, append: bool, class_names: Sequence[str] | None = None
     ) -> None:
         self.folder = os.fspath(log_dir)
-        self.path = files.join(log_dir, RECORD_NAME)
+        self.path = _files.join(log_dir, RECORD_NAME)
         self._header: dict[str, Any] = {"class_counts": None, "class_names": class_names and list(class_names)}
         self._continues = append  # whether to keep the lines that the file contains
         self._intact = False  # whether the file begins with this header and ends with a complete line
@@ -61,7 +61,7 @@ class RecordWriter:
 
     def _append(self) -> bool:
         try:
-            files.append(self.path, b"".join(self._pending))
+            _files.append(self.path, b"".join(self._pending))
         except FileNotFoundError:  # somebody deleted the record while the run goes on
             return False
         return True
@@ -69,14 +69,14 @@ class RecordWriter:
     def _replace(self) -> None:
         lines = self._contents().lines if self._continues else []
         header = encode({"format": FORMAT, "version": VERSION, **self._header})
-        files.write(self.path, b"".join([header, *lines, *self._pending]))
+        _files.write(self.path, b"".join([header, *lines, *self._pending]))
 
     def _resume(self) -> str:
         """Read the header of the existing record. If the file is damaged, keep a copy and return what happened."""
         found, note = self._contents(), ""
         if found.damage:
             aside = self._unused_name()
-            files.copy(self.path, aside)
+            _files.copy(self.path, aside)
             note = f"{found.damage}. A copy is {aside}, and the record goes on with its {len(found.lines)} intact lines"
         for name, value in found.header.items():
             self._header[name] = value if self._header[name] is None else self._header[name]
@@ -86,10 +86,10 @@ class RecordWriter:
 
     def _contents(self) -> Contents:
         try:
-            return parse(files.read(self.path), self.path)
+            return parse(_files.read(self.path), self.path)
         except FileNotFoundError:
             return Contents({}, [], [], "")
 
     def _unused_name(self) -> str:
-        names = (files.join(self.folder, f"poly_terms.damaged-{number}.jsonl") for number in count(1))
-        return next(name for name in names if not files.exists(name))
+        names = (_files.join(self.folder, f"poly_terms.damaged-{number}.jsonl") for number in count(1))
+        return next(name for name in names if not _files.exists(name))

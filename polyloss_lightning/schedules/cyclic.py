@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Literal, get_args
 
-from polyloss_lightning.checks import check_choice
+from polyloss_lightning._checks import check_choice
 from polyloss_lightning.schedules.base import Schedule, Value
 from polyloss_lightning.schedules.values import as_value, check_same_length, interpolate
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from polyloss_lightning.checks import check_choice
+from polyloss_lightning._checks import check_choice
 from polyloss_lightning.schedules.base import Schedule, Value
 from polyloss_lightning.schedules.values import as_fractions, as_value, check_same_length, interpolate
 

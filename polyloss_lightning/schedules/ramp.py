@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polyloss_lightning.checks import as_number
+from polyloss_lightning._checks import as_number
 from polyloss_lightning.schedules.base import Schedule, Value
 from polyloss_lightning.schedules.values import as_value, check_same_length, interpolate
 

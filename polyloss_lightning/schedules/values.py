@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import cast
 
-from polyloss_lightning.checks import as_number, as_numbers
+from polyloss_lightning._checks import as_number, as_numbers
 from polyloss_lightning.schedules.base import Value
 
 

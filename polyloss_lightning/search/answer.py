@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from polyloss_lightning.class_groups import head_middle_tail
+from polyloss_lightning._class_groups import head_middle_tail
 from polyloss_lightning.search.comparison import Comparison, Difference, Picks, compare
 from polyloss_lightning.search.plan import Pair, Phase, Plan
 from polyloss_lightning.search.plan_store import look_number

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from polyloss_lightning import files
+from polyloss_lightning import _files
 from polyloss_lightning.callbacks import PolynomialTermMonitor
 from polyloss_lightning.losses import Poly1FocalLoss
 from polyloss_lightning.record import RECORD_NAME, RecordWriter, read_record
@@ -187,14 +187,14 @@ def test_a_damaged_record_ends_neither_a_test_nor_a_resumed_fit(fit, make_traine
 
 
 def test_a_disk_that_is_full_for_one_epoch_costs_no_line(fit, tmp_path, monkeypatch):
-    write, full = files.write, iter([True, True, False])
+    write, full = _files.write, iter([True, True, False])
 
     def once(path, data):
         if next(full):
             raise OSError("the disk is full")
         write(path, data)
 
-    monkeypatch.setattr(files, "write", once)
+    monkeypatch.setattr(_files, "write", once)
     with pytest.warns(UserWarning, match="was not written.*the disk is full") as warned:
         trainer, _ = fit(logger=CSVLogger(tmp_path), figures=False)
     assert sum("was not written" in str(warning.message) for warning in warned) == 1
@@ -234,7 +234,7 @@ def test_record_and_figures_of_a_run_at_a_url_go_there(fit, tmp_path, monkeypatc
     pictures.log_image = lambda key, images: sizes.update({key: Path(images[0]).stat().st_size})
     fit(logger=pictures)
     assert len(read_record(f"{url}/pictures/run7").epochs) == 4
-    assert files.read(f"{url}/pictures/run7/figures/terms.png").startswith(b"\x89PNG")
+    assert _files.read(f"{url}/pictures/run7/figures/terms.png").startswith(b"\x89PNG")
     assert len(sizes) == 5
     assert min(sizes.values()) > 1000
     assert not list(tmp_path.iterdir())

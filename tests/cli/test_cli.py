@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from polyloss_lightning._shipped_configs import config_dir, config_names, resolve_config
 from polyloss_lightning.cli import main
-from polyloss_lightning.shipped_configs import config_dir, config_names, resolve_config
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import math
 import torch
 from rich.console import Console
 
-from polyloss_lightning.class_groups import head_middle_tail, many_medium_few
+from polyloss_lightning._class_groups import head_middle_tail, many_medium_few
 from polyloss_lightning.cli.class_results import ClassResults, split_classes
 from polyloss_lightning.cli.results_table import classes_table, metrics_table
 

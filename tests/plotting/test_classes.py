@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from polyloss_lightning.class_groups import head_middle_tail
+from polyloss_lightning._class_groups import head_middle_tail
 from polyloss_lightning.plotting.classes import classes_figure
 
 COUNTS = [7, 400, 30, 90, 200, 12, 3, 55]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from polyloss_lightning import files
+from polyloss_lightning import _files
 from polyloss_lightning.plotting import commands, curve_figures, run_figures, save_figures, save_run_figures
 from polyloss_lightning.record import RecordWriter, read_record
 
@@ -22,7 +22,7 @@ def log_dir(tmp_path, run_record):
 def test_figures_are_png_files_of_their_names(tmp_path):
     paths = save_figures(curve_figures(), tmp_path / "new" / "folder")
     assert paths == [str(tmp_path / "new" / "folder" / name) for name in ("loss_and_gradient.png", "coefficients.png")]
-    assert all(files.read(path).startswith(PNG) for path in paths)
+    assert all(_files.read(path).startswith(PNG) for path in paths)
 
 
 def test_the_path_of_a_loss_stays_one_file_name(tmp_path):
@@ -94,4 +94,4 @@ def test_a_run_at_a_url_is_drawn_there(run_record):
     record = run_record(2)
     RecordWriter(url, append=False).write(record.epochs)
     assert save_run_figures(f"{url}/poly_terms.jsonl")[0] == f"{url}/figures/loss_and_gradient.png"
-    assert files.read(f"{url}/figures/terms.png").startswith(PNG)
+    assert _files.read(f"{url}/figures/terms.png").startswith(PNG)

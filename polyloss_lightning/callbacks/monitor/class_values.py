@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 
-from polyloss_lightning.class_groups import head_middle_tail
+from polyloss_lightning._class_groups import head_middle_tail
 from polyloss_lightning.core import Observable
 from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
 from polyloss_lightning.record import ClassRecord

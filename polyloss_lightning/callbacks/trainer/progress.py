@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 
-from polyloss_lightning.checks import as_number
+from polyloss_lightning._checks import as_number
 
 Interval = Literal["step", "epoch"]
 
