@@ -5,7 +5,7 @@ import argparse
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch.utils.data import DataLoader
-from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
 from polyloss_lightning import PolyLossOverride
 
@@ -15,7 +15,8 @@ class Detector(LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
+        options = {"weights": None, "weights_backbone": None, "num_classes": 3, "min_size": 160, "max_size": 160}
+        self.model = fasterrcnn_mobilenet_v3_large_320_fpn(**options)
 
     def training_step(self, batch: list[tuple[torch.Tensor, dict[str, torch.Tensor]]], batch_idx: int) -> torch.Tensor:
         """Return the sum of the detector's losses."""
@@ -38,8 +39,8 @@ def random_images(number: int) -> list[tuple[torch.Tensor, dict[str, torch.Tenso
 def main(fast_dev_run: bool = False) -> None:
     """Train for some steps; the report after the first batch lists every loss call and whether it is replaced."""
     seed_everything(0)
-    # SSD's own loss is unreduced, because it mines hard negatives with it; a sum of such values is what it returns.
-    override = PolyLossOverride(epsilon=-1.0, elementwise="apply")
+    # As in the paper, only the classification of the boxes: the scope leaves out the objectness of the proposals.
+    override = PolyLossOverride(epsilon=-1.0, scope=["model.roi_heads"])
     loader = DataLoader(random_images(4), batch_size=2, collate_fn=list)
     trainer = Trainer(max_epochs=2, log_every_n_steps=1, fast_dev_run=fast_dev_run, callbacks=[override])
     trainer.fit(Detector(), loader)

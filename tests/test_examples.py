@@ -7,21 +7,32 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_with_fast_dev_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(fast_dev_run=True)
+    load(path.stem).main(fast_dev_run=True)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_has_fewer_than_80_lines(path):
     assert len(path.read_text().splitlines()) < 80
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/examples.md"])
+def test_every_example_is_on_the_page(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [path.name for path in EXAMPLES if f"examples/{path.name}" not in text] == []
 
 
 def test_the_example_for_torchrun_runs_in_two_processes(tmp_path):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
@@ -11,10 +10,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from polyloss_lightning import _files
+from polyloss_lightning.callbacks.logger_files import keeps_files, send_figures, send_record
 from polyloss_lightning.record import EpochRecord, RecordWriter
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class RunFiles:
@@ -63,7 +60,7 @@ class RunFiles:
             return
         for logger in unsent:
             try:
-                _log_artifact(logger, self._writer.path)
+                send_record(logger, self._writer.path)
             except Exception as error:  # noqa: PERF203 (one logger that fails must not affect the others)
                 rank_zero_warn(f"{type(logger).__name__} has no record of the polynomial terms: {_reason(error)}")
 
@@ -79,7 +76,7 @@ class RunFiles:
                 rank_zero_warn(f"the record of the polynomial terms was not written. {retry}. {_reason(error)}")
             self._failed = True
         else:
-            self._unsent = [logger for logger in trainer.loggers if _keeps_files(logger)]
+            self._unsent = [logger for logger in trainer.loggers if keeps_files(logger)]
 
     def draw(self, trainer: pl.Trainer) -> None:
         """Write the figures of the record as PNG files, and send them to the loggers that accept images."""
@@ -99,43 +96,12 @@ class RunFiles:
         for logger in trainer.loggers:
             name = type(logger).__name__
             try:
-                if not _send(logger, figures, paths, trainer.global_step):
+                if not send_figures(logger, figures, paths, trainer.global_step):
                     rank_zero_info(f"{name} takes no figures: those of the polynomial terms are in {folder}")
             except Exception as error:
                 rank_zero_warn(
                     f"{name} has no figures of the polynomial terms, which are in {folder}: {_reason(error)}"
                 )
-
-
-def _send(logger: Logger, figures: Mapping[str, Figure], paths: Sequence[str], step: int) -> bool:
-    """Send the figures, and return whether the logger takes any. The classes of both namespaces of Lightning count."""
-    log_image = getattr(logger, "log_image", None)
-    add_figure = getattr(_experiment(logger), "add_figure", None)
-    for (name, figure), path in zip(figures.items(), paths, strict=True):
-        if callable(add_figure):  # TensorBoard
-            add_figure(f"poly/{name}", figure, step, close=False)
-        elif callable(log_image):
-            with _files.local_copy(path) as image:
-                log_image(key=f"poly/{name}", images=[image])
-        elif _keeps_files(logger):
-            _log_artifact(logger, path, "figures")
-        else:
-            return False
-    return True
-
-
-def _keeps_files(logger: Logger) -> bool:
-    """Return whether the logger has artifacts as MLflow has."""
-    return hasattr(logger, "run_id") and callable(getattr(_experiment(logger), "log_artifact", None))
-
-
-def _log_artifact(logger: Any, path: str, folder: str | None = None) -> None:
-    with _files.local_copy(path) as file:
-        logger.experiment.log_artifact(logger.run_id, file, folder)
-
-
-def _experiment(logger: Logger) -> Any:
-    return getattr(logger, "experiment", None)
 
 
 def _reason(error: Exception) -> str:

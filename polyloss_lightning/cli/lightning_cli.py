@@ -26,7 +26,7 @@ from polyloss_lightning.cli.summary import (
     print_paths,
     print_results,
     run_folder,
-    save_confusion_matrix,
+    save_evaluation_figures,
 )
 
 
@@ -162,7 +162,7 @@ class PolyLossCLI(LightningCLI):
         stage: str,
         others: Mapping[str, Mapping[int, float]] | None = None,
     ) -> None:
-        """Print tables and paths, and write ``classes.csv`` and the confusion matrix."""
+        """Print tables and paths, and write ``classes.csv`` and the figures of the evaluation."""
         if not self.trainer.is_global_zero or not metrics:
             return
         named = {f"{stage}/{name}": vector for name, vector in vectors.items()}
@@ -173,5 +173,5 @@ class PolyLossCLI(LightningCLI):
             every = replace(results, values={**results.values, **(others or {})})
             every.write(folder / "classes.csv")
             written["classes"] = folder / "classes.csv"
-            save_confusion_matrix(vectors.get("confusion_matrix"), self.datamodule, folder)
+            save_evaluation_figures(vectors, self.datamodule, folder)
         print_paths(self.trainer, written)

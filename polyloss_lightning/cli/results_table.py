@@ -53,7 +53,9 @@ def classes_table(results: ClassResults, title: str, groups: Mapping[str, Sequen
     else:
         title = f"{title}: classes"
     table = Table(title=title)
-    table.add_column("class", overflow="fold", max_width=24)
+    labels = {group: f"{group} ({_count(len(classes))})" for group, classes in (groups or {}).items()}
+    # Long names of classes may be broken into lines, but the names of groups should not be.
+    table.add_column("class", overflow="fold", min_width=max(map(len, labels.values()), default=None), max_width=24)
     table.add_column("training samples", justify="right")
     for name in results.values:
         table.add_column(_short(name), justify="right")
@@ -65,8 +67,12 @@ def classes_table(results: ClassResults, title: str, groups: Mapping[str, Sequen
             table.add_section()
         total = str(sum(results.counts[index] for index in classes))
         means = [results.mean(name, classes) for name in results.values]
-        table.add_row(f"{group} ({len(classes)} classes)", total, *map(_cell, means))
+        table.add_row(labels[group], total, *map(_cell, means))
     return table
+
+
+def _count(number: int) -> str:
+    return f"{number} class" if number == 1 else f"{number} classes"
 
 
 def _short(metric: str) -> str:

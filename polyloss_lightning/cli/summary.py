@@ -32,9 +32,13 @@ def print_results(
         groups: how classes are grouped by their number of training samples.
     """
     console = Console()
-    scalars, classes = split_classes(metrics, vectors)
+    # The values of the terms come after those of the model.
+    ordered = sorted(metrics.items(), key=lambda item: "/poly/" in item[0])
+    scalars, classes = split_classes(dict(ordered), vectors)
     counts = getattr(datamodule, "class_counts", None) or ()
     results = ClassResults(classes, getattr(datamodule, "class_names", None) or (), counts)
+    if classes:  # the table of the classes has a row for each group
+        scalars = {name: value for name, value in scalars.items() if not name.endswith(("_head", "_middle", "_tail"))}
     if scalars:
         console.print(metrics_table(scalars, title))
     if classes:
@@ -43,18 +47,26 @@ def print_results(
     return results
 
 
-def save_confusion_matrix(matrix: Tensor | None, datamodule: Any, folder: Path) -> str | None:
-    """Draw the confusion matrix, and return the path of the figure; None if there is no matrix or no matplotlib."""
-    if matrix is None:
-        return None
-    from polyloss_lightning.plotting import confusion_matrix_figure, save_figures
+def save_evaluation_figures(vectors: Mapping[str, Tensor], datamodule: Any, folder: Path) -> list[str]:
+    """Draw the confusion matrix and the reliability diagram, and return the paths of the figures.
 
+    Args:
+        vectors: may contain ``confusion_matrix`` and ``reliability``.
+        datamodule: may have ``class_names``.
+        folder: folder of the run. Nothing is drawn without matplotlib.
+    """
+    from polyloss_lightning.plotting import confusion_matrix_figure, reliability_figure, save_figures
+
+    figures = {}
     try:
-        figure = confusion_matrix_figure(matrix, getattr(datamodule, "class_names", None))
+        if "confusion_matrix" in vectors:
+            names = getattr(datamodule, "class_names", None)
+            figures["confusion_matrix"] = confusion_matrix_figure(vectors["confusion_matrix"], names)
+        if "reliability" in vectors:
+            figures["reliability"] = reliability_figure(vectors["reliability"])
     except ModuleNotFoundError:
-        return None
-    (path,) = save_figures({"confusion_matrix": figure}, folder / "figures")
-    return path
+        return []
+    return save_figures(figures, folder / "figures")
 
 
 def run_folder(trainer: Trainer) -> Path:

@@ -28,15 +28,18 @@ class ImageClassifier(LossProvider, LightningModule):
     - for images of one class each (``task="multiclass"``): ``{stage}/balanced_accuracy``, the mean of
       ``{stage}/recall_class/{k}`` over the classes k that occur (recall of a class that does not occur is NaN),
       ``{stage}/macro_f1``, and ``{stage}/cross_entropy``;
-    - for images with any number of labels (``task="multilabel"``): ``{stage}/mean_average_precision``,
-      ``{stage}/macro_f1`` and ``{stage}/recall_class/{k}`` at the threshold 0.5, and
-      ``{stage}/binary_cross_entropy``. These are means over the labels;
+    - for images with any number of labels (``task="multilabel"``): ``{stage}/mean_average_precision``, the mean over
+      the labels that occur, ``{stage}/macro_f1`` and ``{stage}/recall_class/{k}`` at the threshold 0.5, and
+      ``{stage}/binary_cross_entropy``, the mean over the labels;
     - ``{stage}/pt``, the mean probability of the target class, or of the right answer for each label;
+    - ``{stage}/calibration_error``, the expected calibration error: the mean distance between the probability of a
+      prediction and the share of right answers among predictions of about that probability (15 bins);
     - ``{stage}/loss``, the training loss, averaged over batches, and your own ``metrics``.
 
     The (binary) cross-entropy is computed without epsilon, weights and smoothing, so that it can be compared between
     losses and between epochs with different epsilons. Metrics are exact over the whole part and all processes. Values
-    of single classes are logged up to 100 classes; they are always in ``class_results[stage]``.
+    of single classes are logged up to 100 classes; they are always in ``class_results[stage]``, together with the
+    confusion matrix and the bins of the reliability diagram.
 
     Args:
         network: module that maps a batch of images to logits, ``(N, num_classes)``.

@@ -37,7 +37,7 @@ class LossProvider:
     - a module created without a loss uses the loss of the checkpoint, if it is one of this package;
     - a module created with the same loss as in the checkpoint uses the epsilon of the checkpoint, which a schedule may
       have changed;
-    - a module created with a different loss keeps it, and a warning is issued.
+    - a module created with a different loss keeps it, and a warning is issued, except to predict.
 
     Args:
         loss_fn: any module, called with the arguments of :meth:`compute_loss`, usually ``loss_fn(input, target)``; None
@@ -200,7 +200,8 @@ def _load_loss(self: LossProvider, checkpoint: Mapping[str, Any]) -> None:
         device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
         self.loss_fn = loss.to(device)
         self.loss_fn.train(module.training)
-    if note:
+    predicting = getattr(getattr(self, "_trainer", None), "predicting", False)
+    if note and not predicting:  # predictions do not depend on the loss
         warnings.warn(note, stacklevel=3)
 
 

@@ -32,6 +32,7 @@ class Row:
         seeds: their seeds.
         difference: gain of the pick over this setting, if it was confirmed against it.
         recalls: mean recall of head, middle and tail classes, if known.
+        calibration_error: mean expected calibration error; NaN if it is not known.
     """
 
     setting: str
@@ -40,6 +41,7 @@ class Row:
     seeds: tuple[int, ...]
     difference: Difference | None
     recalls: dict[str, float]
+    calibration_error: float
 
     @property
     def mean(self) -> float:
@@ -181,6 +183,7 @@ def _rows(runs: Runs, plan: Plan, comparison: Comparison | None) -> tuple[Row, .
                         tuple(seed for seed, _ in trials),
                         differences.get(setting.name) if phase == "confirm" else None,
                         _mean_recalls([trial for _, trial in trials]),
+                        _mean_calibration_error([trial for _, trial in trials]),
                     )
                 )
     return tuple(rows)
@@ -198,3 +201,11 @@ def _mean_recalls(trials: list[FrozenTrial]) -> dict[str, float]:
             if known:
                 found[group].append(statistics.fmean(known))
     return {group: statistics.fmean(values) for group, values in found.items()}
+
+
+def _mean_calibration_error(trials: list[FrozenTrial]) -> float:
+    found = []
+    for attributes in map(outcome_of, trials):
+        part = attributes["metric"].partition("/")[0]
+        found.append(attributes["metrics"].get(f"{part}/calibration_error", math.nan))
+    return statistics.fmean(found)

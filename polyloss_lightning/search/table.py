@@ -10,7 +10,13 @@ def cells(answer: Answer) -> tuple[list[str], list[list[str]]]:
     groups = list(dict.fromkeys(name for row in answer.rows for name in row.recalls))
     percent = " (%)" if answer.unit.percent else ""
     header = ["setting", "phase", f"mean{percent}", "sd", "seeds", "gain of the pick", *(f"{g} recall" for g in groups)]
-    return header, [[*_fixed_cells(answer, row), *(_recall(row, group) for group in groups)] for row in answer.rows]
+    rows = [[*_fixed_cells(answer, row), *(_recall(row, group) for group in groups)] for row in answer.rows]
+    errors = [row.calibration_error for row in answer.rows]
+    if not all(map(math.isnan, errors)):
+        header.append("calibration error (%)")
+        for cells_, error in zip(rows, errors, strict=True):
+            cells_.append("" if math.isnan(error) else f"{100 * error:.1f}")
+    return header, rows
 
 
 def as_text(answer: Answer) -> str:

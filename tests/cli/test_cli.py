@@ -184,7 +184,7 @@ def test_names_and_paths_of_the_shipped_configs():
 
 def test_the_table_is_that_of_the_best_checkpoint(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    options = ["--trainer.max_epochs=8", "--trainer.enable_progress_bar=false"]
+    options = ["--trainer.max_epochs=5", "--trainer.enable_progress_bar=false"]
     monkeypatch.setattr("sys.argv", ["polyloss", "fit", "--config", "digits_longtail", *options])
     main()
     printed = capsys.readouterr().out

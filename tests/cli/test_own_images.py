@@ -1,7 +1,10 @@
 """A folder of images goes through fit, test and predict as the README says."""
 
+import contextlib
 import csv
+import io
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,28 +41,27 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory):
-    """The folder of a run, and its checkpoint."""
-    where = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
+    """The folder of a run, its checkpoint, and what it printed."""
+    where, printed = tmp_path_factory.mktemp("run"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.chdir(where)
         main(["fit", "--config", "image_folder", "--data.root", str(folder), *SMALL, *QUICK])
     (checkpoint,) = where.rglob("*.ckpt")
-    return where, str(checkpoint)
+    return where, str(checkpoint), printed.getvalue()
 
 
-def test_fit_ends_with_the_commands_that_follow_and_what_poly_1_did(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    main(["fit", "--config", "image_folder", "--data.root", str(folder), *SMALL, *QUICK])
-    printed = capsys.readouterr().out
-    (checkpoint,) = tmp_path.rglob("*.ckpt")
+def test_fit_ends_with_the_commands_that_follow_and_what_poly_1_did(run, folder):
+    where, checkpoint, printed = run
     options = f"--config image_folder --data.root {folder} --data.image_size=8 --data.augment=none"
     for command in ("test", "predict"):
         assert f"polyloss {command} {options} " in printed
-    assert str(checkpoint.relative_to(tmp_path)) in printed
+    assert str(Path(checkpoint).relative_to(where)) in printed
     assert "percent of dL/dPt came from the first term, averaged over samples; epsilon 1 scaled" in printed
-    logs = tmp_path / "logs" / "image_folder" / "csv" / "version_0"
+    logs = where / "logs" / "image_folder" / "csv" / "version_0"
     assert [row["class"] for row in rows(logs / "classes.csv")] == ["one", "two", "zero"]
-    assert (logs / "figures" / "confusion_matrix.png").is_file()
+    for name in ("confusion_matrix", "reliability"):
+        assert (logs / "figures" / f"{name}.png").is_file()
+    assert "val/calibration_error" in printed
     assert max(len(line) for line in printed.splitlines() if line[:1] in ("┃", "│", "┏")) <= 80
 
 
@@ -69,14 +71,14 @@ def rows(path):
 
 
 def test_the_checkpoint_knows_classes_and_preparation(run):
-    _, checkpoint = run
+    _, checkpoint, _ = run
     saved = torch.load(checkpoint, weights_only=True)
     assert saved["ImageFolderDataModule"]["class_names"] == ["one", "two", "zero"]
     assert saved["ImageFolderDataModule"]["image_size"] == 8
 
 
 def test_the_test_part_is_tested(run, folder, monkeypatch, capsys):
-    where, checkpoint = run
+    where, checkpoint, _ = run
     monkeypatch.chdir(where)
     main(
         ["test", "--config", "image_folder", "--data.root", str(folder), "--ckpt_path", checkpoint, *SMALL, *QUICK[1:]]
@@ -89,7 +91,7 @@ def test_the_test_part_is_tested(run, folder, monkeypatch, capsys):
 @pytest.mark.parametrize("with_root", [True, False])
 def test_new_images_are_predicted(run, folder, tmp_path, monkeypatch, capsys, with_root):
     monkeypatch.chdir(tmp_path)
-    _, checkpoint = run
+    _, checkpoint, _ = run
     root = ["--data.root", str(folder)] if with_root else []
     arguments = ["--data.predict_root", str(folder / "new"), "--ckpt_path", checkpoint, *SMALL, *QUICK[1:]]
     main(["predict", "--config", "image_folder", *root, *arguments])
@@ -107,7 +109,7 @@ def test_new_images_are_predicted(run, folder, tmp_path, monkeypatch, capsys, wi
 
 def test_predictions_of_the_test_part_have_their_targets(run, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    _, checkpoint = run
+    _, checkpoint, _ = run
     options = ["--predictions.path", "out.csv", "--predictions.top_k", "2", "--ckpt_path", checkpoint]
     main(["predict", "--config", "image_folder", "--data.root", str(folder), *options, *SMALL, *QUICK[1:]])
     predicted = rows("out.csv")
@@ -119,14 +121,14 @@ def test_predictions_of_the_test_part_have_their_targets(run, folder, tmp_path, 
 
 def test_the_size_of_the_checkpoint_is_used_with_a_warning(run, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    _, checkpoint = run
+    _, checkpoint, _ = run
     with pytest.warns(UserWarning, match="`image_size` is 8 as in the checkpoint, and not 64"):
         main(["predict", "--config", "image_folder", "--data.root", str(folder), "--ckpt_path", checkpoint, *QUICK[1:]])
 
 
 def test_other_classes_than_those_of_the_checkpoint_are_an_error(run, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    _, checkpoint = run
+    _, checkpoint, _ = run
     shutil.copytree(folder, tmp_path / "other")
     for part in ("train", "val", "test"):
         (tmp_path / "other" / part / "two").rename(tmp_path / "other" / part / "ten")
@@ -149,3 +151,7 @@ def test_the_config_for_rare_classes_trains_with_class_weights(folder, tmp_path,
     effective = torch.tensor([(1 - 0.999**count) / (1 - 0.999) for count in (12, 8, 4)])
     expected = (1 / effective) / (1 / effective).mean()
     torch.testing.assert_close(saved["polyloss_lightning"]["loss_fn"]["arguments"]["weight"], expected)
+    # Without training images there are no weights, and no warning about it.
+    new = ["--data.predict_root", str(folder / "new"), "--data.grayscale=true", "--ckpt_path", str(checkpoint)]
+    main(["predict", "--config", "image_folder_longtail", *new, *SMALL, *QUICK[1:]])
+    assert len(rows(next(tmp_path.rglob("predictions.csv")))) == 3

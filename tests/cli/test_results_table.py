@@ -94,6 +94,7 @@ def test_tables_fit_into_80_columns_without_cutting_a_number():
         printed = lines(classes_table(results, "part", head_middle_tail(results.counts)))
         assert max(map(len, printed)) <= 80
         assert not [line for line in printed if "…" in line]
+        assert [line for line in printed if f"head ({number // 3 + 1} classes)" in line]
 
 
 def test_the_csv_has_every_class(tmp_path):

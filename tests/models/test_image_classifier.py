@@ -35,6 +35,7 @@ def stage_names(stage):
         "loss",
         "balanced_accuracy",
         "macro_f1",
+        "calibration_error",
         "cross_entropy",
         "pt",
         "recall_class/0",

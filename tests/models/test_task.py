@@ -51,7 +51,7 @@ def fit(path, model, target):
 def test_several_labels_train_and_have_metrics_of_their_own(tmp_path, loss, target):
     model, run = classifier(task="multilabel", loss_fn=loss and loss()), trainer(tmp_path)
     run.fit(model, loader(target), loader(target))
-    names = {"loss", "mean_average_precision", "macro_f1", "binary_cross_entropy", "pt"}
+    names = {"loss", "mean_average_precision", "macro_f1", "calibration_error", "binary_cross_entropy", "pt"}
     names |= {f"recall_class/{k}" for k in range(3)}
     assert {name[4:] for name in run.callback_metrics if name.startswith("val/")} == names
     (values,) = run.validate(model, loader(target), verbose=False)

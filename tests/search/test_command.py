@@ -51,6 +51,11 @@ def test_a_search_from_config_to_page(tmp_path, capfd):
     confirmed = [row for row in rows if row["phase"] == "confirm"]
     assert {row["metric"] for row in confirmed} == {"test/balanced_accuracy"}
     assert all(row["value"] == row["test/balanced_accuracy"] for row in confirmed)
+    errors = [float(row["test/calibration_error"]) for row in confirmed if row["setting"] == "epsilon 2"]
+    assert "Expected calibration error" in page
+    assert all(re.search(r"calibration error \(%\)", text) for text in (page, output))
+    (line,) = [line for line in output.splitlines() if re.match("epsilon 2 +confirm", line)]
+    assert float(line.split()[-1]) == pytest.approx(100 * sum(errors) / len(errors), abs=0.06)
 
     with pytest.raises(SystemExit, match="made with other settings") as error:
         search([*TINY, *OPTIONS, "--data.batch_size", "16"])

@@ -22,6 +22,7 @@ def training_figures(report: Report) -> list[Illustration]:
         _terms(report),
         _curves(report, "train/poly/first_term_share", "First term's share of the gradient", "first-term share"),
         _classes(report),
+        _curves(report, "val/calibration_error", "Expected calibration error", "calibration error"),
         _losses(report),
     ]
     return [figure for figure in figures if figure is not None]
