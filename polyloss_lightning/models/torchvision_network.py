@@ -17,7 +17,7 @@ class TorchvisionNetwork(nn.Module):
 
     With pretrained weights every layer takes them, except for those whose shape depends on the number of classes, which
     start at random. If the number of channels is not three, the first convolution starts from the mean of the
-    pretrained weights over the colours. (For the networks of timm, use its own classes by their ``class_path``.)
+    pretrained weights over the colours. (The how-to guide for your own images shows how to use the networks of timm.)
 
     Args:
         name: name of the network, such as ``resnet18``; :func:`torchvision.models.list_models` lists them.

@@ -35,7 +35,11 @@ def run(tmp_path, monkeypatch):
 
 def test_digits_constant_has_the_epsilon_of_the_command_line(run, capsys):
     polyloss(["fit", "--config", "digits_constant", "--model.loss_fn.init_args.epsilon", "5", *QUICK])
-    assert "val/balanced_accuracy" in capsys.readouterr().out
+    rows = [
+        line.strip("│").split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│ val/poly")
+    ]
+    values = {cells[0].strip(): float(cells[1]) for cells in rows}
+    assert values["val/poly/correction"] == pytest.approx(5 * (1 - values["val/poly/pt"]), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["cifar100_lt", "imagenet_folder"])

@@ -86,6 +86,19 @@ def test_own_transforms_replace_the_presets(tmp_path):
     assert "transform" not in data.hparams
 
 
+def test_own_transforms_come_from_yaml(tmp_path):
+    jsonargparse = pytest.importorskip("jsonargparse")
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(ImageFolderDataModule, "data")
+    convert = {"class_path": "torchvision.transforms.v2.ToDtype", "init_args": {"dtype": "torch.float32"}}
+    resize = {"class_path": "torchvision.transforms.v2.Resize", "init_args": {"size": 4}}
+    transforms = [{"class_path": "torchvision.transforms.v2.ToImage"}, convert, resize]
+    config = {"root": str(parts(tmp_path)), "transform": transforms, "train_transform": transforms}
+    data = parser.instantiate(parser.parse_object({"data": config})).data
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert next(iter(loader))[0].shape[1:] == (3, 4, 4)
+
+
 @pytest.mark.parametrize("options", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
 def test_training_batches_are_mixed_and_others_are_not(tmp_path, options):
     data = datamodule(parts(tmp_path), **options)

@@ -21,7 +21,7 @@ FENCE = re.compile(
     r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<options>(?::[a-z-]+:[^\n]*\n)*)(?P<code>.*?)^(?P=fence)$", re.M | re.S
 )
 SHORT = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2")
-MARKUP = {"text", "{eval-rst}", "{image}", "{include}", "{note}", "{toctree}", "{warning}"}
+MARKUP = {"text", "{eval-rst}", "{image}", "{include}", "{literalinclude}", "{note}", "{toctree}", "{warning}"}
 
 
 def blocks(path):

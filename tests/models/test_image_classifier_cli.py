@@ -20,6 +20,12 @@ CONFIG = {
             "init_args": {"epsilon": 2, "weight": [1.0] * 9 + [2.0]},
         },
         "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.9}},
+        "metrics": {
+            "accuracy": {
+                "class_path": "torchmetrics.classification.MulticlassAccuracy",
+                "init_args": {"num_classes": 10, "average": "micro"},
+            }
+        },
         "lr_scheduler": {"class_path": "torch.optim.lr_scheduler.ExponentialLR", "init_args": {"gamma": 0.5}},
     },
     "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False},
@@ -61,3 +67,5 @@ def test_a_run_tests_and_predicts_from_its_checkpoint(trained):
     assert 0 <= values["test/balanced_accuracy"] <= 1
     probabilities = torch.cat(trained.trainer.predict(trained.model, trained.datamodule, ckpt_path=path))
     torch.testing.assert_close(probabilities.sum(1), torch.ones(360))
+    right = probabilities.argmax(1) == trained.datamodule.test[:][1]
+    assert values["test/accuracy"] == pytest.approx(float(right.float().mean()))  # the metric from YAML

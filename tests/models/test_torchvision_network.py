@@ -24,6 +24,12 @@ def test_the_smallest_network_of_each_family_has_the_classes_and_channels(name):
         assert network(torch.empty(2, 1, size, size)).shape == (2, 7)
 
 
+def test_every_family_is_tested():
+    models = torchvision.models
+    modules = {models.get_model_builder(name).__module__ for name in models.list_models(module=models)}
+    assert {models.get_model_builder(name).__module__ for name in SMALLEST} == modules
+
+
 def test_it_computes_what_torchvision_computes():
     torch.manual_seed(1)
     network = TorchvisionNetwork("resnet18", num_classes=5).eval()
