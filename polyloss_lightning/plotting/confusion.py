@@ -83,7 +83,7 @@ def _checked(matrix: Tensor | Sequence[Sequence[float]]) -> Tensor:
     if counts.dim() != 2 or counts.shape[0] != counts.shape[1] or not len(counts):
         raise ValueError(f"`matrix` must have shape (C, C), one row and one column per class, got {list(counts.shape)}")
     if not bool((counts.isfinite() & (counts >= 0)).all()):
-        raise ValueError("`matrix` must hold finite counts of at least 0")
+        raise ValueError("`matrix` must contain finite counts of at least 0")
     return counts
 
 

@@ -65,7 +65,7 @@ def test_the_weights_are_those_of_the_loss_and_are_saved_with_it(tmp_path, loss)
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     again = Model.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
     torch.testing.assert_close(again.loss_fn.weight, expected)
-    fit(tmp_path, model)  # its own weights are no others
+    fit(tmp_path, model)  # its weights are those of the first run
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_one_row_per_sample_with_every_probability(tmp_path):
     torch.testing.assert_close(values, PROBABILITIES)
 
 
-def test_the_most_probable_classes_alone(tmp_path):
+def test_only_the_most_probable_classes_are_written(tmp_path):
     writer = PredictionWriter(tmp_path / "new" / "top.csv", top_k=2)
     header, *rows = predict(tmp_path, writer, DataLoader(PROBABILITIES, batch_size=2))
     assert header == ["index", "predicted", "class_1", "probability_1", "class_2", "probability_2"]
@@ -67,7 +67,7 @@ def test_rows_are_in_the_order_of_the_data_set_with_its_files(tmp_path):
     assert [row[:2] for row in rows] == [["4.png", "1"], ["0.png", "0"], ["2.png", "1"]]
 
 
-def test_several_labels_are_those_of_at_least_one_half(tmp_path):
+def test_labels_with_a_probability_of_at_least_one_half_are_predicted(tmp_path):
     loader = DataLoader(TensorDataset(PROBABILITIES, (PROBABILITIES > 0.25).float()), batch_size=5)
     _, *rows = predict(tmp_path, PredictionWriter(class_names=["a", "b", "c"]), loader, Model("multilabel"))
     assert [row[1:3] for row in rows] == [["a", "a"], ["c", "b;c"], ["b", "b;c"], ["a", "a;c"], ["b", "b"]]

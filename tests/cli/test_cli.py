@@ -11,7 +11,7 @@ from polyloss_lightning.cli import main
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One real fit of the shipped config by the installed command, shortened, and where it ran."""
+    """One real fit of the shipped config by the installed command, shortened, and its folder."""
     folder = tmp_path_factory.mktemp("run")
     command = [str(Path(sys.executable).parent / "polyloss"), "fit", "--config", "digits_longtail"]
     result = subprocess.run(
@@ -39,7 +39,7 @@ def polyloss(tmp_path, monkeypatch, capsys):
     return polyloss
 
 
-def test_fit_closes_with_a_table_and_the_paths_of_what_it_wrote(run):
+def test_fit_ends_with_a_table_and_the_paths_of_its_files(run):
     folder, result = run
     for name in ("balanced_accuracy", "macro_f1", "cross_entropy", "pt"):
         assert f"val/{name}" in result.stdout
@@ -57,7 +57,7 @@ def test_the_progress_bar_has_loss_and_epsilon(run):
     assert "poly/epsilon" in result.stdout
 
 
-def test_fit_warns_of_nothing(run):
+def test_fit_issues_no_warning(run):
     _, result = run
     assert "Warning" not in result.stderr + result.stdout
 
@@ -102,7 +102,7 @@ def test_print_config_is_a_config(polyloss):
         ("num_terms: 3", "num_terms: 0", "`num_terms`"),
     ],
 )
-def test_a_mistake_gives_one_error_of_one_line(tmp_path, capsys, monkeypatch, right, wrong, named):
+def test_a_mistake_is_reported_in_one_line(tmp_path, capsys, monkeypatch, right, wrong, named):
     text = Path(resolve_config("digits_longtail")).read_text()
     assert right in text
     (tmp_path / "wrong.yaml").write_text(text.replace(right, wrong))
@@ -152,7 +152,7 @@ def test_plot_of_a_folder_without_a_record_is_one_clear_error(polyloss, tmp_path
         (["--trainer.limit_train_batches=2.5"], "2.5"),
     ],
 )
-def test_a_mistake_that_comes_out_in_the_run_is_one_line(polyloss, arguments, named):
+def test_a_mistake_found_during_the_run_is_reported_in_one_line(polyloss, arguments, named):
     quick = ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     if "loss" in arguments[0]:
         arguments = [

@@ -17,7 +17,7 @@ TESTED_ELSEWHERE = {"image_folder", "image_folder_longtail", "multilabel_csv", "
 
 
 @pytest.mark.parametrize("name", config_names())
-def test_each_begins_with_three_lines_on_its_use(name):
+def test_each_config_starts_with_three_lines_about_its_use(name):
     lines = (config_dir() / f"{name}.yaml").read_text().splitlines()
     assert [line.startswith("# ") for line in lines[:4]] == [True, True, True, False]
     assert any(line.startswith("# To change: ") for line in lines[1:3])
@@ -43,7 +43,7 @@ def test_digits_constant_has_the_epsilon_of_the_command_line(run, capsys):
 
 
 @pytest.mark.parametrize("name", ["cifar100_lt", "imagenet_folder"])
-def test_configs_without_results_admit_it(name):
+def test_configs_that_were_not_run_in_full_state_it(name):
     assert "it was not run in full" in (config_dir() / f"{name}.yaml").read_text().splitlines()[0]
 
 

@@ -72,14 +72,14 @@ def fit(tmp_path, monkeypatch):
     return fit
 
 
-def test_model_and_network_have_the_classes_and_channels_of_the_data(fit):
+def test_model_and_network_get_the_numbers_of_classes_and_channels_of_the_data(fit):
     model = fit(classifier()).model
     assert model.num_classes == model.network.head.out_features == 3
     assert model.hparams["num_classes"] == 3
     assert model.hparams["network"]["init_args"]["num_classes"] == 3
 
 
-def test_an_own_model_gets_them_if_it_has_such_an_argument(fit):
+def test_a_model_of_the_user_gets_them_if_it_has_such_an_argument(fit):
     assert fit({"class_path": "own_links.Classifier"}).model.num_classes == 3
     fixed = fit({"class_path": "own_links.Fixed"}).model
     assert fixed.num_classes == 3
@@ -99,7 +99,7 @@ def test_data_without_these_attributes_leave_the_config_as_it_is(fit):
         (classifier(network={"in_channels": 3}), "`model.network.in_channels` is 3, but FirstThree has in_channels=1"),
     ],
 )
-def test_another_number_in_the_config_is_an_error_with_both_numbers(fit, capsys, model, named):
+def test_a_different_number_in_the_config_is_an_error_with_both_numbers(fit, capsys, model, named):
     with pytest.raises(SystemExit):
         fit(model)
     assert named in capsys.readouterr().err

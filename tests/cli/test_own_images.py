@@ -1,4 +1,4 @@
-"""A folder of images goes through fit, test and predict as the README says."""
+"""A folder of images goes through fit, test and predict with the commands of the README."""
 
 import contextlib
 import csv
@@ -50,7 +50,7 @@ def run(folder, tmp_path_factory):
     return where, str(checkpoint), printed.getvalue()
 
 
-def test_fit_ends_with_the_commands_that_follow_and_what_poly_1_did(run, folder):
+def test_fit_ends_with_the_next_commands_and_what_poly_1_did(run, folder):
     where, checkpoint, printed = run
     options = f"--config image_folder --data.root {folder} --data.image_size=8 --data.augment=none"
     for command in ("test", "predict"):
@@ -70,7 +70,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_the_checkpoint_knows_classes_and_preparation(run):
+def test_the_checkpoint_contains_the_classes_and_the_preparation_of_images(run):
     _, checkpoint, _ = run
     saved = torch.load(checkpoint, weights_only=True)
     assert saved["ImageFolderDataModule"]["class_names"] == ["one", "two", "zero"]

@@ -36,7 +36,7 @@ def many_classes(number):
     return ClassResults(values, [f"a long name of class {k}" for k in range(number)], list(range(1, number + 1)))
 
 
-def test_scalars_and_values_of_classes_are_told_apart_by_name():
+def test_scalars_and_values_of_classes_are_distinguished_by_name():
     scalars, classes = split_classes(METRICS, {"val/f1": torch.tensor([0.5, 1.0]), "val/matrix": torch.eye(2)})
     assert set(scalars) == {"val/loss", "val/poly/term_1", "val/top_5"}
     assert classes == {

@@ -61,7 +61,7 @@ def datamodule(**kwargs):
     ],
     ids=["targets", "labels", "column", "target_transform", "tensors", "iterated"],
 )
-def test_targets_are_found_wherever_a_data_set_keeps_them(dataset):
+def test_targets_are_found_under_any_usual_name(dataset):
     assert torch.equal(class_indices(dataset), TARGETS)
     chosen = [5, 1, 7]
     assert torch.equal(class_indices(Subset(dataset, chosen)), TARGETS[chosen])
@@ -77,7 +77,7 @@ def test_only_the_training_part_is_long_tailed():
         assert torch.cat([batch[0] for batch in loader]).flatten().int().tolist() == list(range(60))
 
 
-def test_predict_has_a_part_of_its_own_where_one_is_given():
+def test_predict_uses_its_own_part_if_there_is_one():
     data = LongTailDataModule(Samples(), Samples(), Samples(), predict := TensorDataset(torch.zeros(3, 1)))
     assert data.predict_dataloader().dataset is predict
 
@@ -97,7 +97,7 @@ def batches(max_epochs, ckpt_path=None):
     return trainer, model.seen
 
 
-def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(tmp_path, monkeypatch):
+def test_a_resumed_run_has_the_batches_of_an_uninterrupted_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, whole = batches(3)
     trainer, start = batches(1)
@@ -110,7 +110,7 @@ def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(tmp_path, monkey
     assert len({frozenset(epoch) for epoch in epochs}) == 1
 
 
-def test_workers_stay_alive_only_where_there_are_some():
+def test_workers_are_persistent_if_there_are_any():
     assert not datamodule().train_dataloader().persistent_workers
     assert datamodule(num_workers=2).train_dataloader().persistent_workers
 
@@ -142,7 +142,7 @@ def test_data_sets_come_from_yaml(tmp_path, monkeypatch):
     assert torch.bincount(targets).tolist() == data.class_counts
 
 
-def test_counts_are_visible_as_an_attribute_only_where_they_exist():
+def test_a_data_set_without_counts_has_no_such_attribute():
     # What a monitor does with whatever datamodule it meets.
     assert getattr(SimpleNamespace(), "class_counts", None) is None
     assert sum(getattr(datamodule(), "class_counts", None)) == 28

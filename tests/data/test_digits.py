@@ -29,7 +29,7 @@ def test_the_parts_are_the_digits_without_overlap():
     assert len(rows(digits.train) | rows(digits.val) | rows(digits.test)) == 1797
 
 
-def test_validation_and_test_are_balanced_and_training_has_the_asked_imbalance():
+def test_validation_and_test_are_balanced_and_training_has_the_given_imbalance():
     digits = DigitsDataModule(imbalance=50.0, seed=1, val_per_class=30, test_per_class=40)
     assert torch.bincount(digits.val[:][1]).tolist() == [30] * 10
     assert torch.bincount(digits.test[:][1]).tolist() == [40] * 10
@@ -40,7 +40,7 @@ def test_imbalance_one_is_balanced():
     assert DigitsDataModule(imbalance=1.0).class_counts == [102] * 10
 
 
-def test_the_seed_decides_the_parts_and_the_rare_class():
+def test_the_seed_determines_the_parts_and_the_rare_class():
     one, same, other = DigitsDataModule(seed=0), DigitsDataModule(seed=0), DigitsDataModule(seed=1)
     assert torch.equal(one.val[:][0], same.val[:][0])
     assert one.class_counts == same.class_counts
@@ -82,7 +82,7 @@ def test_no_advice_to_add_workers_for_data_in_memory(monkeypatch):
     assert not [warning for warning in seen if "workers" in str(warning.message)]
 
 
-def test_hyperparameters_hold_what_rebuilds_the_parts(tmp_path):
+def test_hyperparameters_contain_what_rebuilds_the_parts(tmp_path):
     digits = DigitsDataModule(imbalance=7.0, seed=5, val_per_class=20)
     trainer = Trainer(
         max_epochs=1, limit_val_batches=0, limit_train_batches=1, logger=False, enable_progress_bar=False,

@@ -11,7 +11,7 @@ from polyloss_lightning.data import ImageFolderDataModule
 
 
 def make(root, counts, size=8):
-    """Write grey images of a brightness that tells the class and the image."""
+    """Write grey images of a brightness that depends on the class and the image."""
     for number, (folder, count) in enumerate(counts.items()):
         (root / folder).mkdir(parents=True, exist_ok=True)
         for index in range(count):
@@ -173,7 +173,7 @@ def broken(tmp_path, kind):
         ("no val", FileNotFoundError, "has a folder train, but no folder val"),
     ],
 )
-def test_errors_name_the_folder_or_the_class(tmp_path, kind, error, named):
+def test_errors_contain_the_folder_or_the_class(tmp_path, kind, error, named):
     with pytest.raises(error, match=named):
         datamodule(broken(tmp_path, kind))
 

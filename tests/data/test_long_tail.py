@@ -47,7 +47,7 @@ def test_kept_samples_follow_the_counts_in_an_order_of_the_seed(targets, imbalan
 
 
 @given(targets_of_all_classes, imbalances, imbalances, st.integers(0, 2**31))
-def test_a_higher_imbalance_keeps_a_part_of_a_lower_one(targets, one, other, seed):
+def test_the_samples_of_a_higher_imbalance_are_a_subset_of_those_of_a_lower_one(targets, one, other, seed):
     fewer, more = (set(long_tail_indices(targets, imbalance, seed)) for imbalance in (max(one, other), min(one, other)))
     assert fewer <= more
 
@@ -59,7 +59,7 @@ def test_every_class_becomes_the_rarest_for_some_seed():
     assert {row.index(max(row)) for row in counts} == set(range(5))
 
 
-def test_the_global_random_state_is_neither_read_nor_moved():
+def test_the_global_random_state_is_neither_used_nor_changed():
     targets = [0, 1] * 50
     torch.manual_seed(1)
     state, first = torch.get_rng_state(), long_tail_indices(targets, 10, seed=3)

@@ -14,7 +14,7 @@ SMALL = {"image_size": 4, "augment": "none", "grayscale": True}
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a CSV file beside ten images whose brightness is their number."""
+    """Writes a CSV file next to ten images whose brightness is their number."""
     from PIL import Image
 
     for number in range(10):
@@ -66,7 +66,7 @@ def test_one_file_is_split_by_the_seed(write):
     assert parts(1) != first
 
 
-def test_without_a_test_part_asking_for_it_is_an_error(write):
+def test_a_missing_test_part_is_an_error_when_it_is_used(write):
     data = MultiLabelCSVDataModule(write(COLUMNS), test_fraction=0.0, **SMALL)
     with pytest.raises(FileNotFoundError, match="no test part"):
         data.test_dataloader()
@@ -105,7 +105,7 @@ def test_predictions_need_no_labels(write, tmp_path):
         ("file,labels\n0.png,\n", ValueError, "at least two labels, but .* has none"),
     ],
 )
-def test_a_mistake_in_a_table_is_named_with_its_line(write, text, error, match):
+def test_a_mistake_in_a_table_is_reported_with_its_line(write, text, error, match):
     with pytest.raises(error, match=match):
         MultiLabelCSVDataModule(write(text), **SMALL)
 

@@ -81,7 +81,7 @@ def test_the_sanity_check_is_not_counted(tmp_path):
     assert float(run.callback_metrics["val/cross_entropy"]) == pytest.approx(values["val/cross_entropy"])
 
 
-def test_cross_entropy_does_not_move_with_epsilon_and_the_loss_does(tmp_path):
+def test_the_loss_depends_on_epsilon_and_cross_entropy_does_not(tmp_path):
     values = [
         trainer(tmp_path).validate(classifier(loss_fn=Poly1CrossEntropyLoss(eps)), LOADER, verbose=False)[0]
         for eps in (0.0, 3.0)
@@ -131,14 +131,14 @@ def test_a_scheduler_steps_every_epoch(tmp_path):
     assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1)
 
 
-def test_a_plateau_scheduler_watches_its_metric(tmp_path):
+def test_a_plateau_scheduler_monitors_its_metric(tmp_path):
     schedule = functools.partial(ReduceLROnPlateau, monitor="val/cross_entropy", patience=0, factor=0.5)
     run = trainer(tmp_path, max_epochs=3)
     run.fit(classifier(optimizer=functools.partial(torch.optim.SGD, lr=0.0), lr_scheduler=schedule), LOADER, LOADER)
     assert run.lr_scheduler_configs[0].monitor == "val/cross_entropy"
 
 
-def test_a_checkpoint_is_made_of_weights_and_primitives(tmp_path):
+def test_a_checkpoint_contains_only_tensors_and_primitives(tmp_path):
     model, run = classifier(loss_fn=Poly1CrossEntropyLoss(epsilon=-0.5)), trainer(tmp_path)
     run.fit(model, LOADER, LOADER)
     run.save_checkpoint(tmp_path / "model.ckpt")
@@ -150,7 +150,7 @@ def test_a_checkpoint_is_made_of_weights_and_primitives(tmp_path):
     torch.testing.assert_close(again.eval()(DATA.tensors[0]), model.eval()(DATA.tensors[0]))
 
 
-def test_a_run_goes_on_from_its_checkpoint(tmp_path):
+def test_a_run_resumes_from_its_checkpoint(tmp_path):
     run = trainer(tmp_path, max_epochs=1)
     run.fit(classifier(), LOADER, LOADER)
     run.save_checkpoint(tmp_path / "model.ckpt")

@@ -48,7 +48,7 @@ def fit(path, model, target):
 
 @pytest.mark.parametrize("loss", [None, Poly1SigmoidFocalLoss, torch.nn.BCEWithLogitsLoss])
 @pytest.mark.parametrize("target", [LABELS, LABELS.long()], ids=["float", "long"])
-def test_several_labels_train_and_have_metrics_of_their_own(tmp_path, loss, target):
+def test_images_with_several_labels_have_separate_metrics(tmp_path, loss, target):
     model, run = classifier(task="multilabel", loss_fn=loss and loss()), trainer(tmp_path)
     run.fit(model, loader(target), loader(target))
     names = {"loss", "mean_average_precision", "macro_f1", "calibration_error", "binary_cross_entropy", "pt"}
@@ -63,7 +63,7 @@ def test_several_labels_train_and_have_metrics_of_their_own(tmp_path, loss, targ
     torch.testing.assert_close(predicted, logits.sigmoid())
 
 
-def test_several_labels_have_a_loss_for_them_by_default():
+def test_the_default_loss_depends_on_the_task():
     assert isinstance(classifier(task="multilabel").loss_fn, Poly1BCEWithLogitsLoss)
     assert isinstance(classifier().loss_fn, Poly1CrossEntropyLoss)
 

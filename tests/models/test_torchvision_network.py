@@ -58,7 +58,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
         TorchvisionNetwork("resnet18", 3, weights=str(tmp_path / "weights.pt"))
 
 
-def test_weights_that_cannot_be_downloaded_are_an_error_that_says_how_to_go_on(monkeypatch):
+def test_weights_that_cannot_be_downloaded_are_an_error_with_the_alternatives(monkeypatch):
     def offline(*args, **kwargs):
         raise URLError("offline")
 

@@ -49,7 +49,7 @@ def test_a_matrix_of_zeros_is_drawn():
 @pytest.mark.parametrize(
     ("number", "names"), [(1, None), (2, words), (10, None), (20, words), (21, words), (100, words)]
 )
-def test_no_text_leaves_the_figure_or_meets_another(number, names, texts_keep_clear):
+def test_no_text_is_cut_or_overlaps_another(number, names, texts_keep_clear):
     matrix = torch.full((number, number), 12345) if number <= 10 else torch.eye(number) * 1.5e9
     texts_keep_clear({"confusion": confusion_matrix_figure(matrix, names and names(number))})
 

@@ -35,7 +35,7 @@ def test_curves_are_the_loss_and_its_negative_slope(gamma):
             assert np.isfinite(y).all()
 
 
-def test_run_with_a_moving_epsilon_has_its_first_and_last_curve_and_the_band_between_them():
+def test_a_run_with_a_moving_epsilon_has_its_first_and_last_curve_and_the_band_between_them():
     trained = [(-1.0,), (3.0,), (2.0,)]
     figure = loss_and_gradient_figure(0.0, [(0.0,), (1.0,)], trained)
     axes = figure.axes[0]
@@ -51,7 +51,7 @@ def test_run_with_a_moving_epsilon_has_its_first_and_last_curve_and_the_band_bet
     assert at_half.max() == pytest.approx(loss(0.5, [3.0], 0.0))
 
 
-def test_run_that_keeps_few_terms_has_the_truncated_curve():
+def test_a_run_that_keeps_few_terms_has_the_truncated_curve():
     figure = loss_and_gradient_figure(0.0, [], [(-1.0,)] * 2, num_terms=2)
     pt, y = lines(figure.axes[0])["this run: ε = −1, 2 terms"].get_data()
     np.testing.assert_allclose(y, (1 - pt) ** 2 / 2, rtol=1e-9, atol=1e-15)
@@ -60,7 +60,7 @@ def test_run_that_keeps_few_terms_has_the_truncated_curve():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
-def test_coefficients_stand_at_their_powers_beside_those_of_cross_entropy(gamma):
+def test_coefficients_are_drawn_at_their_powers_next_to_those_of_cross_entropy(gamma):
     (axes,) = coefficients_figure(gamma, [(1.0, -0.5)], count=4).axes
     np.testing.assert_allclose([bar.get_height() for bar in axes.patches], [1, 1 / 2, 1 / 3, 1 / 4])
     x, y = lines(axes)["ε = (1, −0.5)"].get_data()
@@ -68,7 +68,7 @@ def test_coefficients_stand_at_their_powers_beside_those_of_cross_entropy(gamma)
     np.testing.assert_allclose(y, [2, 0, 1 / 3, 1 / 4])
 
 
-def test_coefficients_end_where_the_loss_does_and_reach_as_far_as_epsilon():
+def test_as_many_coefficients_are_drawn_as_the_loss_and_epsilon_have():
     (axes,) = coefficients_figure(0.0, [(1.0,)], num_terms=3).axes
     assert len(lines(axes)["ε = 1"].get_xdata()) == 3
     (axes,) = coefficients_figure(0.0, [(0.1,) * 12]).axes

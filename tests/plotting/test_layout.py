@@ -14,9 +14,7 @@ from polyloss_lightning.plotting import curve_figures, run_figures
     ],
     ids=["one epoch", "annealed focal, 100 classes", "Poly-8, 30 classes", "below -1", "200 epochs, two losses"],
 )
-def test_axes_are_labelled_and_no_text_leaves_the_figure_or_meets_another(
-    run_record, texts_keep_clear, num_epochs, options
-):
+def test_axes_are_labelled_and_no_text_is_cut_or_overlaps_another(run_record, texts_keep_clear, num_epochs, options):
     texts_keep_clear(run_figures(run_record(num_epochs, stages=("train",), **options)))
 
 

@@ -35,7 +35,7 @@ def test_the_title_has_the_expected_calibration_error():
 
 
 @pytest.mark.parametrize("bins", [BINS, torch.zeros(3, 15), torch.rand(3, 100) * 1e6])
-def test_no_text_leaves_the_figure_or_meets_another(bins, texts_keep_clear):
+def test_no_text_is_cut_or_overlaps_another(bins, texts_keep_clear):
     figure = reliability_figure(bins)
     texts_keep_clear({"reliability": figure})
     FigureCanvasAgg(figure).draw()

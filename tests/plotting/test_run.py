@@ -28,7 +28,7 @@ def test_several_losses_have_a_set_each_with_their_path(run_record):
         assert name.split("/")[0] in figure.get_suptitle()
 
 
-def test_a_stage_that_a_loss_does_not_have_gives_way_to_one_that_it_has(run_record):
+def test_a_loss_without_the_stage_is_drawn_for_another_stage(run_record):
     record = run_record(1, stages=("test",))
     assert "(test)" in run_figures(record)["pt_histogram"].get_suptitle()
     both = run_record(2)

@@ -39,7 +39,7 @@ def test_a_run_is_drawn_from_its_folder_or_its_file(log_dir, tmp_path):
     assert from_file == [str(tmp_path / "elsewhere" / os.path.basename(path)) for path in from_folder]
 
 
-def test_what_was_written_as_null_is_a_gap_in_the_figure(log_dir):
+def test_a_null_in_the_record_is_a_gap_in_the_figure(log_dir):
     (axes,) = run_figures(read_record(log_dir))["first_term_share"].axes
     handles, labels = axes.get_legend_handles_labels()
     share = handles[labels.index("train")].get_ydata()
@@ -47,7 +47,7 @@ def test_what_was_written_as_null_is_a_gap_in_the_figure(log_dir):
     assert np.isfinite(share[1:]).all()
 
 
-def test_a_record_without_epochs_gives_no_files(tmp_path):
+def test_a_record_without_epochs_writes_no_files(tmp_path):
     RecordWriter(tmp_path, append=False).write([], [1, 2])
     assert save_run_figures(tmp_path) == []
     assert not (tmp_path / "figures").exists()
@@ -63,7 +63,7 @@ def test_commands_print_the_files_that_they_wrote(log_dir, tmp_path, capsys):
     assert sorted(written) == sorted(map(str, [*log_dir.glob("figures/*.png"), *tmp_path.glob("curves/*.png")]))
 
 
-def test_commands_say_in_one_line_why_nothing_was_drawn(tmp_path):
+def test_commands_report_in_one_line_why_nothing_was_drawn(tmp_path):
     with pytest.raises(SystemExit, match=r"polyloss plot run: no record .*PolynomialTermMonitor") as error:
         commands.run(str(tmp_path))
     assert "\n" not in str(error.value)

@@ -93,7 +93,7 @@ def test_a_missing_value_leaves_a_gap(run_record):
     np.testing.assert_array_equal(np.isnan(share), [0, 0, 1, 0, 0])
 
 
-def test_share_below_minus_one_is_a_gap_and_said_where_there_is_nothing_else(run_record):
+def test_the_share_below_minus_one_is_a_gap_and_a_text_if_nothing_else_is_drawn(run_record):
     epochs = run_record(5, epsilon=lambda t: (-2 + 2 * t,)).select("train")
     (axes,) = share_figure(epochs).axes
     np.testing.assert_array_equal(np.isnan(labelled(axes)["train"].get_ydata()), [1, 1, 0, 0, 0])
@@ -102,7 +102,7 @@ def test_share_below_minus_one_is_a_gap_and_said_where_there_is_nothing_else(run
     assert "not defined" in axes.texts[0].get_text()
 
 
-def test_share_is_marked_where_it_crosses_one_half(run_record):
+def test_the_epochs_at_which_the_share_crosses_one_half_are_marked(run_record):
     epochs = run_record(20, epsilon=lambda t: (-1 + 3 * t,)).select("train")
     share = [e.metrics["first_term_share"] for e in epochs]
     after = next(i for i, value in enumerate(share) if value >= 0.5)
