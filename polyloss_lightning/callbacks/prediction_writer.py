@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 from typing_extensions import override
 
-from polyloss_lightning._checks import check_integer
+from polyloss_lightning._checks import as_number, check_integer
 from polyloss_lightning.callbacks.base import Callback
 
 
@@ -34,7 +34,8 @@ class PredictionWriter(Callback, BasePredictionWriter):
 
     - ``file``, if the data set has an attribute ``samples`` of ``(path, ...)`` as torchvision's ``ImageFolder``; else
       ``index``, the position in the data set;
-    - ``predicted``, the most probable class; for ``task="multilabel"`` all labels of at least 0.5, separated by ``;``;
+    - ``predicted``, the most probable class; if the module has ``task="multilabel"``, all labels with a probability of
+      at least ``threshold``, separated by ``;``;
     - ``target``, if the batches are ``(input, target, ...)``;
     - ``probability_{class}`` for each class, or with ``top_k`` only ``class_1``, ``probability_1``, ``class_2`` ...
 
@@ -44,14 +45,15 @@ class PredictionWriter(Callback, BasePredictionWriter):
         path: path of the file; None is ``predictions.csv`` in the folder of the logs, or in ``default_root_dir``.
         top_k: write only that many of the most probable classes; None writes all probabilities.
         class_names: names of the classes; None takes the ``class_names`` of the datamodule, or the indices.
+        threshold: probability from which a label is predicted, between 0 and 1; only for several labels per image.
 
     Attributes:
         written: path of the file after a prediction.
 
     Raises:
         TypeError: at the first batch, if ``predict_step`` returns something other than a tensor of shape ``(N, C)``.
-        ValueError: if ``top_k`` is below 1; at the first batch, if the values are no probabilities, or ``class_names``
-            does not have one entry per class.
+        ValueError: if ``top_k`` is below 1, or ``threshold`` is not between 0 and 1; at the first batch, if the values
+            are no probabilities, or ``class_names`` does not have one entry per class.
 
     Example:
         >>> trainer = pl.Trainer(callbacks=[PredictionWriter("predictions.csv", top_k=5)], logger=False)
@@ -62,10 +64,12 @@ class PredictionWriter(Callback, BasePredictionWriter):
         path: str | os.PathLike[str] | None = None,
         top_k: int | None = None,
         class_names: Sequence[str] | None = None,
+        threshold: float = 0.5,
     ) -> None:
         super().__init__(write_interval="batch")
         if top_k is not None:
             check_integer("top_k", top_k, "None or an integer of at least 1", at_least=1)
+        self.threshold = as_number("threshold", threshold, within="between 0 and 1", at_least=0, at_most=1)
         self.path, self.top_k = path, top_k
         self.class_names = None if class_names is None else list(class_names)
         self.written: Path | None = None
@@ -95,7 +99,9 @@ class PredictionWriter(Callback, BasePredictionWriter):
         values, classes = probabilities, None
         if self.top_k is not None:
             values, classes = probabilities.topk(min(self.top_k, probabilities.shape[1]))
-        predicted = _labels(probabilities >= 0.5) if several else [[k] for k in probabilities.argmax(1).tolist()]
+        predicted = (
+            _labels(probabilities >= self.threshold) if several else [[k] for k in probabilities.argmax(1).tolist()]
+        )
         dataset = _dataset(trainer, dataloader_idx)
         names = [_file(dataset, index) for index in batch_indices]
         targets = _targets(batch, several)

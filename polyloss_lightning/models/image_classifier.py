@@ -29,8 +29,8 @@ class ImageClassifier(LossProvider, LightningModule):
       ``{stage}/recall_class/{k}`` over the classes k that occur (recall of a class that does not occur is NaN),
       ``{stage}/macro_f1``, and ``{stage}/cross_entropy``;
     - for images with any number of labels (``task="multilabel"``): ``{stage}/mean_average_precision``, the mean over
-      the labels that occur, ``{stage}/macro_f1`` and ``{stage}/recall_class/{k}`` at the threshold 0.5, and
-      ``{stage}/binary_cross_entropy``, the mean over the labels;
+      the labels that occur, ``{stage}/macro_f1``, ``{stage}/recall_class/{k}`` and ``{stage}/precision_class/{k}`` at
+      the threshold 0.5, and ``{stage}/binary_cross_entropy``, the mean over the labels;
     - ``{stage}/pt``, the mean probability of the target class, or of the right answer for each label;
     - ``{stage}/calibration_error``, the expected calibration error: the mean distance between the probability of a
       prediction and the share of right answers among predictions of about that probability (15 bins);
@@ -52,7 +52,7 @@ class ImageClassifier(LossProvider, LightningModule):
             rate constant.
         task: ``"multiclass"`` (one class per image) or ``"multilabel"`` (any number of labels per image).
         metrics: metrics of your own, by name. They are updated with probabilities and targets, and replace the default
-            metric of the same name.
+            metric of the same name, for example to use another threshold.
 
     Shape:
         - batch: images and class indices, ``(N)``, or one number per label, ``(N, num_classes)``; in training also

@@ -1,7 +1,7 @@
 """The metrics that an image classifier computes for each task."""
 
 import warnings
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torchmetrics.classification import (
     MulticlassRecall,
     MultilabelAveragePrecision,
     MultilabelF1Score,
+    MultilabelPrecision,
     MultilabelRecall,
 )
 from torchmetrics.utilities import dim_zero_cat
@@ -133,22 +134,24 @@ def default_metrics(task: Task, num_classes: int) -> dict[str, Metric]:
     Example:
         >>> list(default_metrics("multiclass", 3)), list(default_metrics("multilabel", 3))
         (['balanced_accuracy', 'macro_f1', 'calibration_error', 'recall', 'reliability', 'confusion_matrix'],
-         ['mean_average_precision', 'macro_f1', 'calibration_error', 'recall', 'reliability'])
+         ['mean_average_precision', 'macro_f1', 'calibration_error', 'recall', 'precision', 'reliability'])
     """
     # Validating the arguments would synchronize with the device in every batch; the classifier checks the first batch.
+    per_class: dict[str, Any] = {"average": None, "zero_division": float("nan"), "validate_args": False}
     if task == "multilabel":
         return {
             "mean_average_precision": MeanAveragePrecision(num_classes),
             "macro_f1": MultilabelF1Score(num_classes, validate_args=False),
             "calibration_error": BinaryCalibrationError(_BINS, validate_args=False),
-            "recall": MultilabelRecall(num_classes, average=None, zero_division=float("nan"), validate_args=False),
+            "recall": MultilabelRecall(num_classes, **per_class),
+            "precision": MultilabelPrecision(num_classes, **per_class),
             "reliability": ReliabilityBins(_BINS),
         }
     metrics: dict[str, Metric] = {
         "balanced_accuracy": BalancedAccuracy(num_classes),
         "macro_f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
         "calibration_error": MulticlassCalibrationError(num_classes, _BINS, validate_args=False),
-        "recall": MulticlassRecall(num_classes, average=None, zero_division=float("nan"), validate_args=False),
+        "recall": MulticlassRecall(num_classes, **per_class),
         "reliability": ReliabilityBins(_BINS),
     }
     if num_classes <= _MOST_CLASSES_OF_A_CONFUSION_MATRIX:

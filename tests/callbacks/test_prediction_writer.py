@@ -73,6 +73,14 @@ def test_labels_with_a_probability_of_at_least_one_half_are_predicted(tmp_path):
     assert [row[1:3] for row in rows] == [["a", "a"], ["c", "b;c"], ["b", "b;c"], ["a", "a;c"], ["b", "b"]]
 
 
+def test_another_threshold_predicts_other_labels(tmp_path):
+    writer = PredictionWriter(class_names=["a", "b", "c"], threshold=0.25)
+    _, *rows = predict(tmp_path, writer, DataLoader(PROBABILITIES, batch_size=5), Model("multilabel"))
+    assert [row[1] for row in rows] == ["a", "b;c", "b;c", "a;c", "b"]
+    with pytest.raises(ValueError, match=r"`threshold` must be between 0 and 1, got 1\.5"):
+        PredictionWriter(threshold=1.5)
+
+
 @pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")
 def test_an_iterable_data_set_is_numbered(tmp_path):
     class Stream(IterableDataset):

@@ -60,6 +60,8 @@ def test_values_of_several_labels_per_image_are_those_of_scikit_learn(seed, num_
     guess = (probabilities > 0.5).long()
     options = {"average": None, "zero_division": 0}
     assert values["recall"].tolist() == pytest.approx(sklearn_metrics.recall_score(target, guess, **options).tolist())
+    precisions = sklearn_metrics.precision_score(target, guess, average=None, zero_division=float("nan"))
+    assert values["precision"].tolist() == pytest.approx(precisions.tolist(), nan_ok=True)
     assert float(values["macro_f1"]) == pytest.approx(sklearn_metrics.f1_score(target, guess, **options).mean())
     check_calibration(values, probabilities, target)
     precision = sklearn_metrics.average_precision_score(target, probabilities, average="macro")

@@ -52,7 +52,7 @@ def test_images_with_several_labels_have_separate_metrics(tmp_path, loss, target
     model, run = classifier(task="multilabel", loss_fn=loss and loss()), trainer(tmp_path)
     run.fit(model, loader(target), loader(target))
     names = {"loss", "mean_average_precision", "macro_f1", "calibration_error", "binary_cross_entropy", "pt"}
-    names |= {f"recall_class/{k}" for k in range(3)}
+    names |= {f"{name}_class/{k}" for name in ("recall", "precision") for k in range(3)}
     assert {name[4:] for name in run.callback_metrics if name.startswith("val/")} == names
     (values,) = run.validate(model, loader(target), verbose=False)
     with torch.no_grad():
