@@ -68,7 +68,7 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
     def __init__(self, num_labels: int) -> None:
         super().__init__(num_labels, average="none", validate_args=False)
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]  # as in torchmetrics
         """Return the mean; NaN if no label occurs."""
         occurs = dim_zero_cat(self.target).sum(dim=0) > 0
         with warnings.catch_warnings():
