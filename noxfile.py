@@ -66,12 +66,14 @@ def third_party(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks. With `-- NAME ARGS`, run one of them and write its section of benchmarks/README.md."""
-    session.install("-e", ".[all]", *group("test"))
+    others = group("third_party") if "third_party" in session.posargs else []
+    session.install("-e", ".[all]", *group("test"), *others)
     if session.posargs:
         session.run("python", "benchmarks/write_readme.py", *session.posargs, env=ENVIRONMENT)
         return
     for name in re.findall(r"<!-- (\w+): begin", Path("benchmarks/README.md").read_text(encoding="utf-8")):
-        session.run("python", f"benchmarks/{name}.py", env=ENVIRONMENT)
+        if name != "third_party":  # the session of that name runs its tests
+            session.run("python", f"benchmarks/{name}.py", env=ENVIRONMENT)
 
 
 @nox.session(python=["3.10", "3.11", "3.12", "3.13", "3.14"])

@@ -1,8 +1,9 @@
 """Looks at the built pages in headless Chromium: ``python docs/check_pages.py docs/build/html [SCREENSHOTS]``.
 
 Every page is opened at 400 and 1400 pixels in the light and the dark theme. It must not scroll horizontally, write to
-the console, or load anything from another server. Images must load, and links must lead to an existing page and
-anchor. The search must find a name of the API. With a second folder a screenshot of each page is saved there.
+the console, or load anything from another server. At 1400 pixels, code must fit without scrolling. Images must load,
+and links must lead to an existing page and anchor. The search must find a name of the API. With a second folder a
+screenshot of each page is saved there.
 """
 
 import functools
@@ -37,6 +38,12 @@ STICKING_OUT = """() => {
         .map(element => `${element.tagName} ${element.textContent.slice(0, 60)}`).slice(0, 3)
         .concat(`page is ${document.documentElement.scrollWidth} wide`);
 }"""
+
+
+# Code that has to be scrolled although the window is wide.
+CODE_TOO_WIDE = """() => [...document.querySelectorAll('article .highlight pre')]
+    .filter(element => element.scrollWidth > element.clientWidth + 1)
+    .map(element => element.textContent.split('\\n').reduce((a, b) => a.length < b.length ? b : a).trim())"""
 
 
 class _Silent(http.server.SimpleHTTPRequestHandler):
@@ -80,6 +87,9 @@ class Site:
             for problem in ("broken", "unlabelled"):
                 for image in content[problem]:
                     self._report(here, f"{problem} image {image}")
+            if width == max(WIDTHS) and not name.startswith("api/"):  # docstrings are as wide as the source
+                for line in tab.evaluate(CODE_TOO_WIDE):
+                    self._report(here, f"line of code is too long: {line}")
             backgrounds = set()
             for scheme in SCHEMES:
                 tab.emulate_media(color_scheme=scheme)

@@ -42,7 +42,8 @@ nitpick_ignore_regex = [
     ),
     (
         r"py:.*",
-        r"(Any|Callable|Figure|Iterator|Lightning[A-Za-z]*|Literal|Mapping|Path|Sequence|Tensor|TracebackType|Trainer|optional)",
+        r"(Any|Callable|Figure|Iterator|Lightning[A-Za-z]*|Literal|Mapping|Mode|Objective|Path|Sequence|Tensor|TracebackType"
+        r"|Trainer|optional|timedelta)",
     ),
     (r"py:.*", r"[a-z_.]*\b_[A-Za-z_.]+"),  # private names in annotations
     # Base classes and aliases in annotations that their subpackage does not export.
@@ -61,6 +62,7 @@ html_show_sourcelink = False
 autodoc_inherit_docstrings = False  # leave out hooks without a description of their own
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True  # as they are written, not as objects print themselves
 autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": True}
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True

@@ -1,5 +1,9 @@
 """PolyLoss for PyTorch Lightning: Poly-1 losses, metrics of their polynomial terms, and schedules for epsilon."""
 
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from polyloss_lightning.callbacks import EpsilonScheduler, PolyLossOverride, PolynomialTermMonitor
 from polyloss_lightning.core import polynomial
 from polyloss_lightning.functional import (
@@ -44,9 +48,31 @@ __all__ = [
     "polynomial",
 ]
 
-_MODULES = ["callbacks", "data", "functional", "losses", "metrics", "models", "plotting", "schedules", "search"]
+# The public modules. Those that need an extra are imported when they are first used.
+_MODULES = [
+    "callbacks",
+    "core",
+    "data",
+    "functional",
+    "interception",
+    "losses",
+    "metrics",
+    "models",
+    "plotting",
+    "provider",
+    "record",
+    "schedules",
+    "search",
+    "terms",
+]
+
+if not TYPE_CHECKING:  # a type checker would accept every name
+
+    def __getattr__(name: str) -> ModuleType:
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    # Offered by tab completion: the public names and modules. Importing a name loads internal modules, too.
     return sorted([*__all__, *_MODULES, "__version__"])

@@ -47,9 +47,16 @@ def test_commit_hooks_run_the_tools_of_the_environment():
     assert all(hook["language"] == "system" for hook in hooks)
 
 
-def test_tab_completion_offers_public_names_only():
-    modules = {name for name in dir(polyloss_lightning) if name not in polyloss_lightning.__all__}
-    assert modules >= {"callbacks", "losses", "schedules", "__version__"}
-    assert not modules & {"checks", "core", "interception", "provider", "record", "cli"}
-    for name in modules - {"__version__"}:
-        assert (ROOT / "polyloss_lightning" / name).is_dir() or (ROOT / "polyloss_lightning" / f"{name}.py").is_file()
+def test_public_modules_are_documented_and_offered_by_tab_completion():
+    files = (ROOT / "polyloss_lightning").glob("[!_]*")
+    modules = {path.stem for path in files if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
+    assert set(re.findall(r"auto\w+:: polyloss_lightning\.(\w+)", pages)) == modules
+    offered = set(dir(polyloss_lightning))
+    assert offered == modules - {"cli"} | set(polyloss_lightning.__all__) | {"__version__"}
+    assert all(hasattr(polyloss_lightning, name) for name in offered)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"polyloss_lightning.*has no attribute.*Poly2"):
+        polyloss_lightning.Poly2  # noqa: B018

@@ -34,9 +34,12 @@ def test_yaml_of_the_readme_trains(text, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "readme.yaml").write_text(text)
-    options = ["--seed_everything=0", "--data=polyloss_lightning.data.DigitsDataModule", "--trainer.fast_dev_run=true"]
-    monkeypatch.setattr("sys.argv", ["polyloss", "fit", "--config", "readme.yaml", *options])
-    assert PolyLossCLI().trainer.global_step == 1
+    config = str(ROOT / "configs" / "digits_longtail.yaml")
+    options = ["--config", config, "--config", "readme.yaml", "--trainer.fast_dev_run=true"]
+    monkeypatch.setattr("sys.argv", ["polyloss", "fit", *options])
+    trainer = PolyLossCLI().trainer
+    assert trainer.global_step == 1
+    assert trainer.callback_metrics["poly/epsilon"] == -1
 
 
 def test_figures_of_the_readme_are_there():

@@ -31,8 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if DEVIATIONS:
-        terminalreporter.section("relative deviation from the losses by hand, for benchmarks/README.md")
-        terminalreporter.write_line("| test | parameters | loss | gradients |\n|---|---|---|---|")
+        terminalreporter.section("relative deviation from the losses by hand")
+        terminalreporter.write_line("| package | module | parameters | loss | gradients |\n|---|---|---|---|---|")
         terminalreporter.write_line("\n".join(DEVIATIONS))
 
 
@@ -174,7 +174,8 @@ def check(request: pytest.FixtureRequest) -> Callable[..., Any]:
                 stack.enter_context(mock.patch.object(owner, name, by_hand))
             expected = fit_step(module, batch)
         assert_same(actual, expected)
-        DEVIATIONS.append(" | ".join([f"| {request.node.name}", *deviations(actual, expected)]) + " |")
+        names = [name.removeprefix("test_").replace("_", " ") for name in (request.path.stem, request.node.name)]
+        DEVIATIONS.append(f"| {' | '.join([*names, *deviations(actual, expected)])} |")
         assert not torch.isclose(actual["loss"], plain["loss"], rtol=1e-3)
         return override
 
