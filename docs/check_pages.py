@@ -40,6 +40,7 @@ STICKING_OUT = """() => {
 }"""
 
 
+SOURCE = ("api/", "examples")  # pages with lines as long as those of the source
 # Code that has to be scrolled although the window is wide.
 CODE_TOO_WIDE = """() => [...document.querySelectorAll('article .highlight pre')]
     .filter(element => element.scrollWidth > element.clientWidth + 1)
@@ -87,7 +88,7 @@ class Site:
             for problem in ("broken", "unlabelled"):
                 for image in content[problem]:
                     self._report(here, f"{problem} image {image}")
-            if width == max(WIDTHS) and not name.startswith("api/"):  # docstrings are as wide as the source
+            if width == max(WIDTHS) and not name.startswith(SOURCE):
                 for line in tab.evaluate(CODE_TOO_WIDE):
                     self._report(here, f"line of code is too long: {line}")
             backgrounds = set()

@@ -57,6 +57,11 @@ def test_public_modules_are_documented_and_offered_by_tab_completion():
     assert all(hasattr(polyloss_lightning, name) for name in offered)
 
 
+def test_every_shipped_config_is_documented():
+    (table,) = re.findall(r"## Shipped configs\n(.*?)\n## ", text("docs/command.md"), re.DOTALL)
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == {path.stem for path in (ROOT / "configs").glob("*.yaml")}
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match=r"polyloss_lightning.*has no attribute.*Poly2"):
         polyloss_lightning.Poly2  # noqa: B018
