@@ -1,8 +1,8 @@
 """Looks at the report of a search in headless Chromium: ``python docs/check_report.py [SCREENSHOTS]``.
 
 The report is that of a search with numbers made up. It is opened at 400 and 1400 pixels in the light and the dark
-theme. It must not scroll horizontally, write to the console or load anything, and no two labels of a figure may
-overlap. With a folder, a screenshot of each is saved there.
+theme. It must not scroll horizontally, write to the console or load anything, and the labels of a figure must neither
+overlap nor be cut off. With a folder, a screenshot of each is saved there.
 """
 
 import random
@@ -10,24 +10,35 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from playwright.sync_api import Page, sync_playwright
 
-from polyloss_lightning.search import Setting, search
+from polyloss_lightning.search import Setting
+from polyloss_lightning.search.engine import run_search
+from polyloss_lightning.search.fit import Fitted
+from polyloss_lightning.search.plan import Plan
 from polyloss_lightning.search.report import write_report
 from polyloss_lightning.search.storage import Location
+from polyloss_lightning.search.worker import Job
 
 WIDTHS = (400, 1400)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+CLASSES, EPOCHS = 10, 20
+FAILS = 8.0  # the epsilon whose runs fail
 PROBLEMS = """() => {
     const problems = [];
     if (document.documentElement.scrollWidth > innerWidth)
         problems.push(`scrolls horizontally: ${document.documentElement.scrollWidth} pixels`);
     for (const svg of document.querySelectorAll('svg')) {
         if (!svg.getAttribute('aria-label')) problems.push('a figure has no text');
+        const frame = svg.getBoundingClientRect();
         const boxes = [...svg.querySelectorAll('g[id*="-text_"]')]
             .filter(label => label.querySelector('path, use')).map(label => label.getBoundingClientRect());
+        for (const box of boxes)
+            if (box.left < frame.left - 1 || box.right > frame.right + 1
+                    || box.top < frame.top - 1 || box.bottom > frame.bottom + 1)
+                problems.push(`a label is cut off in: ${svg.getAttribute('aria-label').slice(0, 60)}`);
         boxes.forEach((a, i) => boxes.slice(i + 1).forEach(b => {
             const overlap = Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
                 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
@@ -38,28 +49,61 @@ PROBLEMS = """() => {
 }"""
 
 
-def objective(epsilon: float, seed: int) -> dict[str, float]:
-    """Make up the metrics of a run."""
-    noise = random.Random(f"{epsilon} {seed}").gauss(0, 0.01)
-    return {
-        "val/balanced_accuracy": 0.8 + 0.01 * epsilon + noise,
-        "test/balanced_accuracy": 0.79 + 0.01 * epsilon + noise,
-    }
+class MadeUp(NamedTuple):
+    """A run with the metrics of a training that did not take place."""
+
+    epsilon: float
+    seed: int
+
+    def run(self, *, test: bool) -> Fitted:
+        """Make up all metrics that the report shows."""
+        noise = random.Random(f"{self.epsilon} {self.seed}").gauss(0, 0.01)
+        value = 0.8 + 0.01 * self.epsilon + noise
+        metrics = {"val/balanced_accuracy": value} | ({"test/balanced_accuracy": value - 0.01} if test else {})
+        for part in ("val", "test"):
+            for k in range(CLASSES):
+                metrics[f"{part}/recall_class/{k}"] = value - 0.04 * k
+                metrics[f"{part}/poly/pt_class/{k}"] = value - 0.05 * k + 0.01 * self.epsilon
+        growth = [1 - 0.8 ** (epoch + 1) for epoch in range(EPOCHS)]
+        history = {
+            "val/balanced_accuracy": [value * part for part in growth],
+            "train/poly/first_term_share": [(0.5 + 0.05 * self.epsilon) * part for part in growth],
+            **{
+                f"train/poly/term_{j}": [(self.epsilon * (j == 1) + 1 / j) * (1.3 - part) for part in growth]
+                for j in (1, 2, 3)
+            },
+            "train/poly/tail": [0.2 * (1.3 - part) for part in growth],
+        }
+        return Fitted(metrics, history, [100 / (k + 1) for k in range(CLASSES)])
+
+
+def objective(epsilon: float, seed: int) -> MadeUp:
+    """Make up a run; those of one setting fail."""
+    if epsilon == FAILS:
+        raise MemoryError("out of memory")
+    return MadeUp(epsilon, seed)
 
 
 def make_report(folder: Path) -> Path:
     """Run a search, and return the path of its page."""
-    settings = [Setting(f"epsilon {e:g}", e, "", "epsilon", e) for e in (0.0, -1.0, -0.5, 1.0, 2.0, 4.0)]
-    settings.append(Setting("epsilon 0, learning rate x 0.5", 0.1))
-    search(
-        objective,
-        settings,
-        baseline="epsilon 0",
-        controls=[["epsilon 0, learning rate x 0.5"]],
+    epsilons = (0.0, -1.0, -0.5, 1.0, 2.0, 4.0, FAILS)
+    controls = tuple(f"epsilon 0, learning rate x {factor}" for factor in (0.5, 2, 3))
+    plan = Plan(
+        (
+            *(Setting(f"epsilon {e:g}", e, "" if e else "cross-entropy", "epsilon", e) for e in epsilons),
+            Setting("loss_fn=Poly1FocalLoss(gamma=2), epsilon -1 to 2", 0.6),
+            *(
+                Setting(name, 0.1 * index, f"cross-entropy{name.removeprefix('epsilon 0')}")
+                for index, name in enumerate(controls)
+            ),
+        ),
+        "epsilon 0",
+        (controls,),
         monitor="val/balanced_accuracy",
-        study=folder,
-        write=lambda line: None,
+        notes=("the config moves epsilon: settings with a constant epsilon train without its EpsilonScheduler",),
+        command="polyloss search --config digits_longtail --vary model.init_args.loss_fn.init_args.gamma=0,1,2",
     )
+    run_search(Job(objective, plan, Location(folder), 10), workers=1, in_process=True, write=lambda line: None)
     return write_report(Location(folder))[0]
 
 

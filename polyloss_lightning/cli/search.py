@@ -47,6 +47,7 @@ def report(arguments: list[str]) -> None:
 
 
 def _search(options: argparse.Namespace, fit_arguments: list[str], arguments: list[str]) -> None:
+    from polyloss_lightning.cli.search_configs import check_learning_rates
     from polyloss_lightning.search.devices import default_workers
     from polyloss_lightning.search.engine import run_search
     from polyloss_lightning.search.pick_config import write_pick
@@ -54,7 +55,9 @@ def _search(options: argparse.Namespace, fit_arguments: list[str], arguments: li
 
     warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
     job, num_threads = _job(options, fit_arguments, arguments)
-    workers, reason = (options.workers, "as asked") if options.workers else default_workers(num_threads)
+    workers, reason = (
+        (options.workers, "as requested") if options.workers else default_workers(num_threads, job.devices_per_run)
+    )
     total = job.plan.number_of_runs(job.confirm_seeds)
     _print(f"{len(job.plan.settings)} settings, {total} runs, {workers} at a time ({reason}), in {job.location.folder}")
     for note in job.plan.notes:
@@ -66,6 +69,7 @@ def _search(options: argparse.Namespace, fit_arguments: list[str], arguments: li
         print(f"explore: each on seeds 0 to {explored - 1}")
         print(f"confirm: the best of {len(job.plan.candidates)}, {confirmed} on {job.confirm_seeds} fresh seeds")
         return
+    check_learning_rates([setting.value for setting in job.plan.settings])
     if not job.location.has_heartbeat:
         print(
             "note: a journal has no heartbeat. A run on another machine that was killed stays marked as running; once "
@@ -80,7 +84,7 @@ def _search(options: argparse.Namespace, fit_arguments: list[str], arguments: li
 
 def _job(options: argparse.Namespace, fit_arguments: list[str], arguments: list[str]) -> tuple["Job", int | None]:
     from polyloss_lightning.cli.search_configs import ConfigObjective, resolve
-    from polyloss_lightning.search.config import checkpoint_monitor, seed_keys
+    from polyloss_lightning.search.config import checkpoint_monitor, devices_per_run, seed_keys
     from polyloss_lightning.search.grid import LEARNING_RATE_FACTORS, Grid, settings_of
     from polyloss_lightning.search.monitor import monitor_of
     from polyloss_lightning.search.plan import Plan
@@ -113,7 +117,8 @@ def _job(options: argparse.Namespace, fit_arguments: list[str], arguments: list[
     folder = options.study or Path("polyloss_search") / _stem(fit_arguments)
     location = Location(folder, options.storage and use_driver(options.storage))
     deadline = None if options.max_time is None else time.time() + _seconds(options.max_time)
-    job = Job(ConfigObjective(folder.resolve() / "runs", keys), plan, location, options.confirm_seeds, deadline)
+    objective = ConfigObjective(folder.resolve() / "runs", keys)
+    job = Job(objective, plan, location, options.confirm_seeds, deadline, devices_per_run(config))
     return job, config.get("num_threads")
 
 
@@ -121,20 +126,49 @@ def _search_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="polyloss search", description=_DESCRIPTION, allow_abbrev=False)
     add: Any = parser.add_argument
     add("--epsilon", nargs="+", type=float, metavar="E", help="constant epsilons; default -1 -0.5 0 1 2 4")
-    add("--schedule", nargs=2, type=float, action="append", metavar=("FIRST", "LAST"), help="linear schedule; -1 2")
-    add("--vary", action="append", default=[], metavar="KEY=V1,V2", help="values of any key of the config")
-    add("--learning_rate_factors", nargs="*", type=float, metavar="F", help="controls; default 0.5 2 3; none: no value")
+    add(
+        "--schedule",
+        nargs=2,
+        type=float,
+        action="append",
+        metavar=("FIRST", "LAST"),
+        help="also anneal epsilon linearly; default -1 2",
+    )
+    add("--vary", action="append", default=[], metavar="KEY=V1,V2", help="also vary any key of the config")
+    add(
+        "--learning_rate_factors",
+        nargs="*",
+        type=float,
+        metavar="F",
+        help="multiples of the learning rate as controls; default 0.5 2 3",
+    )
     add(
         "--control", action="append", default=[], metavar="KEY=V", help="another control: the baseline with this change"
     )
-    add("--explore_seeds", type=int, default=3, help="seeds on which the best setting is picked; default 3")
-    add("--confirm_seeds", type=int, default=10, help="fresh seeds on which it is compared; default 10")
-    add("--seed_key", help="key of the data's seed; default data.init_args.seed if there is one")
-    add("--monitor", help="metric that decides; default that of the ModelCheckpoint, or balanced accuracy")
+    add(
+        "--explore_seeds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="number of seeds on which the best setting is picked; default 3",
+    )
+    add(
+        "--confirm_seeds",
+        type=int,
+        default=10,
+        metavar="N",
+        help="number of fresh seeds on which it is compared; default 10",
+    )
+    add("--seed_key", metavar="KEY", help="key of the data's seed; default data.init_args.seed if there is one")
+    add("--monitor", metavar="METRIC", help="decides; default that of the ModelCheckpoint, or balanced accuracy")
     add("--mode", choices=("max", "min"), help="whether a large or a small value is good")
-    add("--study", type=Path, help="folder of the search; default polyloss_search/CONFIG")
-    add("--storage", help="database for workers on several machines: postgresql://..., mysql://..., journal:PATH")
-    add("--workers", type=int, help="runs at the same time on this machine")
+    add("--study", type=Path, metavar="FOLDER", help="for all files; default polyloss_search/CONFIG")
+    add(
+        "--storage",
+        metavar="URL",
+        help="database for workers on several machines: postgresql://..., mysql://..., journal:PATH",
+    )
+    add("--workers", type=int, metavar="N", help="number of runs at the same time on this machine")
     add("--max_time", metavar="HH:MM:SS", help="stop after this time with what is complete")
     add("--retry_running", action="store_true", help="give back runs marked as running, if no worker is alive")
     add("--dry_run", action="store_true", help="print settings and runs only")

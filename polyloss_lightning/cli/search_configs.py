@@ -10,13 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from polyloss_lightning.cli.command import with_shipped_configs
 from polyloss_lightning.cli.lightning_cli import PolyLossCLI
-from polyloss_lightning.search.config import Config, class_of, for_search, starts_processes, with_seed
+from polyloss_lightning.search.config import (
+    Config,
+    class_of,
+    for_search,
+    scales_learning_rate,
+    starts_processes,
+    with_seed,
+)
 from polyloss_lightning.search.fit import Fit
 from polyloss_lightning.search.fit_command import FitCommand
+from polyloss_lightning.search.learning_rate import UnscalableSchedulerError
+from polyloss_lightning.search.worker import output_in
 
 _FIT_ONLY = ("ckpt_path", "weights_only")
 
@@ -109,6 +118,40 @@ class ConfigObjective:
             shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix="scratch-"))
         return self._scratch
+
+
+def check_learning_rates(configs: Sequence[Config]) -> None:
+    """Raise if one of several similar configs multiplies learning rates, and this is not possible.
+
+    Which schedulers a module uses is known only once it is trained. So the first of these configs is built on the CPU,
+    and its training is stopped before the first step.
+
+    Raises:
+        UnscalableSchedulerError: if a scheduler is not one of torch's.
+    """
+    config = next(filter(scales_learning_rate, configs), None)
+    if config is None or starts_processes(config):  # with several processes it is probably too large to be built here
+        return
+    trainer = {**config["trainer"], "accelerator": "cpu", "devices": 1, "strategy": "auto", "precision": None}
+    with tempfile.TemporaryDirectory() as name, output_in(Path(name) / "output"):
+        try:
+            fit = ConfigObjective(Path(name), ())({**config, "trainer": trainer}, 0)
+            assert isinstance(fit, Fit)
+            fit.trainer.callbacks.append(_StopBeforeTraining())  # type: ignore[attr-defined]
+            fit.trainer.fit(fit.module, fit.data)
+        except UnscalableSchedulerError:
+            raise
+        except Exception:  # the runs report their errors themselves
+            return
+
+
+class _StopBeforeTraining(Callback):
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise _StoppedError
+
+
+class _StoppedError(Exception):
+    pass
 
 
 def _can_test(config: Config) -> bool:

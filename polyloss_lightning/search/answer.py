@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from polyloss_lightning._class_groups import head_middle_tail
 from polyloss_lightning.search.comparison import Comparison, Difference, Picks, compare
 from polyloss_lightning.search.plan import Pair, Phase, Plan
-from polyloss_lightning.search.plan_store import look_number
+from polyloss_lightning.search.plan_store import look_number, was_looked_at
 from polyloss_lightning.search.run_queue import RunQueue, Runs, outcome_of, value_of
 from polyloss_lightning.search.sentence import Unit, seeds_in_words, sentence
 
@@ -88,10 +88,10 @@ def answer(study: Study, plan: Plan, confirm_seeds: int, *, register_look: bool)
         plan: its plan.
         confirm_seeds: its number of confirm seeds.
         register_look: remember that the confirm seeds were looked at; the next look at more of them will have half
-            the error level.
+            the error level. Otherwise nothing is compared while runs are missing, unless they were looked at before.
     """
     queue = RunQueue(study, plan, confirm_seeds)
-    runs = queue.look()
+    runs = queue.state()
     explored = Runs(plan.explore, runs.done, runs.running, runs.waiting, runs.failed)
     picks = queue.picks(explored)
     metrics = sorted({outcome_of(trial)["metric"] for pair, trial in runs.done.items() if pair.phase == "confirm"})
@@ -103,10 +103,14 @@ def answer(study: Study, plan: Plan, confirm_seeds: int, *, register_look: bool)
         done = len(explored.planned) - sum(pair not in runs.done for pair in plan.explore)
         text = f"Not finished: {done} of {len(plan.explore)} runs of the explore phase are complete."
     else:
-        complete = len({pair.seed for pair in runs.done if pair.phase == "confirm"})
-        look = look_number(study, complete, register=register_look and complete > 0)
-        comparison = _compare(runs, plan, picks, look)
-        text = sentence(comparison, plan, unit)
+        complete = sum(pair.phase == "confirm" for pair in runs.done)
+        if register_look or runs.settled or was_looked_at(study, complete):
+            look = look_number(study, complete, register=register_look and complete > 0)
+            comparison = _compare(runs, plan, picks, look)
+            text = sentence(comparison, plan, unit)
+        else:  # to state a result now would be another look
+            planned = len(runs.planned) - len(plan.explore)
+            text = f"Not finished: {picks.pick} is picked; {complete} of {planned} runs on fresh seeds are complete."
     notes = [
         *plan.notes,
         *_notes_about_data(metric),
@@ -122,7 +126,7 @@ def _compare(runs: Runs, plan: Plan, picks: Picks, look: int) -> Comparison:
         baseline=plan.baseline,
         explore_seeds=range(plan.explore_seeds),
         controls=plan.controls,
-        mode=plan.mode,
+        mode=runs.mode(plan),
         look=look,
         picks=picks,
     )

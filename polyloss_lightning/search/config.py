@@ -18,6 +18,7 @@ from polyloss_lightning.losses import (
     PolyLoss,
 )
 from polyloss_lightning.provider import LossProvider
+from polyloss_lightning.search.learning_rate import ScaleLearningRate
 
 Config: TypeAlias = dict[str, Any]
 
@@ -63,9 +64,14 @@ def with_epsilon(config: Config, epsilon: float | tuple[float, float]) -> Config
 def with_learning_rate(config: Config, factor: float) -> Config:
     """Return a config that multiplies every learning rate by ``factor``."""
     edited = copy.deepcopy(config)
-    path = "polyloss_lightning.search.learning_rate.ScaleLearningRate"
+    path = f"{ScaleLearningRate.__module__}.{ScaleLearningRate.__name__}"
     _callbacks(edited).append({"class_path": path, "init_args": {"factor": float(factor)}})
     return edited
+
+
+def scales_learning_rate(config: Config) -> bool:
+    """Return whether a config multiplies its learning rates."""
+    return any(True for _ in _nodes(config["trainer"], ScaleLearningRate))
 
 
 def with_seed(config: Config, seed: int, keys: list[str]) -> Config:
@@ -112,7 +118,7 @@ def for_search(config: Config, folder: Path) -> Config:
     trainer, callbacks = edited["trainer"], _callbacks(edited)
     trainer["default_root_dir"] = str(folder)
     trainer["enable_progress_bar"] = trainer["enable_model_summary"] = False
-    # It accepts everything that a logger is asked for, unlike none.
+    # With no logger, modules that use `self.logger` would fail.
     trainer["logger"] = {"class_path": "lightning.pytorch.loggers.logger.DummyLogger"}
     _remove(callbacks, ProgressBar, ModelSummary)
     if uses_polyloss(edited) and not any(True for _ in _nodes(callbacks, PolynomialTermMonitor)):
@@ -174,6 +180,14 @@ def starts_processes(config: Config) -> bool:
     devices = trainer.get("devices")
     several = len(devices) > 1 if isinstance(devices, list) else str(devices) not in ("1", "auto", "None", "-1")
     return several or trainer.get("num_nodes", 1) > 1 or any(part in name.lower() for part in _SUBPROCESS_STRATEGIES)
+
+
+def devices_per_run(config: Config) -> int | None:
+    """Return how many devices a run uses; None if the config names them or takes all there are."""
+    devices = config["trainer"].get("devices")
+    if str(devices).isdecimal() and int(devices) > 0:
+        return int(devices)
+    return 1 if str(devices) in ("auto", "None", "-1") and not starts_processes(config) else None
 
 
 def class_of(node: Config) -> type:

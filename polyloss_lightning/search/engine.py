@@ -26,7 +26,7 @@ from polyloss_lightning.search.worker import PAUSE, Job, run_worker, work
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-_MOST_RESTARTS = 20
+_MAX_RESTARTS = 20
 
 
 def search(
@@ -131,7 +131,7 @@ def run_search(
     if job.confirm_seeds < 2:
         raise ValueError(f"`confirm_seeds` must be at least 2, got {job.confirm_seeds}")
     with quiet():
-        study = job.location.open("maximize" if job.plan.mode == "max" else "minimize")
+        study = job.location.open("minimize" if job.plan.mode == "min" else "maximize")
         job = replace(job, confirm_seeds=keep_plan(study, job.plan, job.confirm_seeds))
         queue = RunQueue(study, job.plan, job.confirm_seeds)
         if retry_running:
@@ -141,7 +141,7 @@ def run_search(
             work(job, study, watch=progress.update)
         else:
             _run_workers(job, queue, progress, workers)
-        progress.update(queue.look())
+        progress.update(queue.state())
         return answer(study, job.plan, job.confirm_seeds, register_look=True)
 
 
@@ -149,7 +149,7 @@ def _run_workers(job: Job, queue: RunQueue, progress: Progress, workers: int) ->
     context = multiprocessing.get_context("spawn")
 
     def start(number: int) -> BaseProcess:
-        with environment_of_worker(number):
+        with environment_of_worker(number, job.devices_per_run):
             process = context.Process(target=run_worker, args=(job, os.getpid()), name=f"polyloss worker {number}")
             process.start()
         return process
@@ -165,7 +165,7 @@ def _run_workers(job: Job, queue: RunQueue, progress: Progress, workers: int) ->
                 return
             for number, code in ended.items():
                 restarts += 1
-                if restarts > _MOST_RESTARTS:
+                if restarts > _MAX_RESTARTS:
                     raise RuntimeError(f"worker processes ended {restarts} times, the last one with exit code {code}")
                 progress.write(f"worker {number} ended with exit code {code}; another one takes its place")
                 processes[number] = start(number)

@@ -13,10 +13,10 @@ from polyloss_lightning.callbacks.run_metrics import RunMetrics
 
 @runtime_checkable
 class Trainable(Protocol):
-    """What an objective may return instead of a number: something to be trained."""
+    """What an objective may return instead of a number: something that trains itself."""
 
     def run(self, *, test: bool) -> Fitted:
-        """Train, and test if asked to and possible."""
+        """Train, and also test if requested and possible."""
 
 
 class Fit(NamedTuple):
@@ -35,7 +35,7 @@ class Fit(NamedTuple):
     trainer: Trainer
 
     def run(self, *, test: bool) -> Fitted:
-        """Train, and test if asked to and possible."""
+        """Train, and also test if requested and possible."""
         return run_fit(self, test=test)
 
 
@@ -48,7 +48,7 @@ class Fitted(NamedTuple):
 
 
 def run_fit(fit: Fit, *, test: bool) -> Fitted:
-    """Train a module, and test it if asked to and possible.
+    """Train a module, and also test it if requested and possible.
 
     Args:
         fit: module, data and Trainer.

@@ -1,6 +1,8 @@
 """Training of a config by ``polyloss fit`` in processes of their own, for a Trainer that uses several processes."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +28,7 @@ class FitCommand(NamedTuple):
     can_test: bool
 
     def run(self, *, test: bool) -> Fitted:
-        """Train, and test if asked to and possible."""
+        """Train, and also test if requested and possible."""
         path = self.folder / "metrics.json"
         config = self.folder / "config.yaml"
         config.write_text(yaml.safe_dump(with_run_metrics(self.config, path), sort_keys=False), encoding="utf-8")
@@ -42,6 +44,26 @@ class FitCommand(NamedTuple):
     def _polyloss(self, subcommand: str, config: Path, result: Path, *arguments: str) -> dict[str, Any]:
         result.unlink(missing_ok=True)
         command = [sys.executable, "-m", "polyloss_lightning", subcommand, "--config", str(config), *arguments]
-        subprocess.run(command, check=True)
+        _run(command)
         written: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return written
+
+
+def _run(command: list[str]) -> None:
+    """Run ``command`` in a group of its own, so that all of its processes end if this one is interrupted."""
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        code = process.wait()
+    except BaseException:
+        _kill(process)
+        raise
+    if code:
+        raise subprocess.CalledProcessError(code, command)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:  # Windows has no groups
+        process.kill()
+    process.wait()

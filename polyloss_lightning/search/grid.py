@@ -114,7 +114,7 @@ def _setting(
 def _notes(config: Config) -> list[str]:
     notes = []
     if has_scheduler(config):
-        notes.append("the config moves epsilon: its EpsilonScheduler is taken out of the settings with a constant one")
+        notes.append("the config moves epsilon: settings with a constant epsilon train without its EpsilonScheduler")
     if not uses_polyloss(config):
         notes.append("the config has no loss of this package, so the settings use PolyLossOverride")
     return notes

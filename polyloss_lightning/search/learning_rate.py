@@ -31,6 +31,10 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
 _COMPOSED = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)
 
 
+class UnscalableSchedulerError(ValueError):
+    """A scheduler keeps its learning rates in an unknown place."""
+
+
 class ScaleLearningRate(Callback):
     """Multiplies all learning rates by a factor, after ``configure_optimizers`` and before the first step.
 
@@ -41,8 +45,8 @@ class ScaleLearningRate(Callback):
         factor: the factor.
 
     Raises:
-        ValueError: if ``factor`` is not a finite number above 0; at the start of training, if a scheduler is not one of
-            torch's, because it is unknown where it keeps its learning rates.
+        ValueError: if ``factor`` is not a finite number above 0.
+        UnscalableSchedulerError: at the start of training, if a scheduler is not one of torch's.
 
     Example:
         >>> trainer = pl.Trainer(callbacks=[ScaleLearningRate(2.0)], logger=False, enable_checkpointing=False)
@@ -97,8 +101,8 @@ def _check(scheduler: Any) -> None:
         for part in scheduler._schedulers:
             _check(part)
     elif not any(_is_plain(scheduler, cls) for cls in _ATTRIBUTES):
-        raise ValueError(
+        raise UnscalableSchedulerError(
             f"the learning rates of {type(scheduler).__name__} cannot be scaled: it is not one of torch's schedulers, "
-            "so it is unknown where it keeps them. Give the other learning rate as a control instead, for example "
-            "`polyloss search --learning_rate_factors none --control model.init_args.optimizer.init_args.lr=0.01`"
+            "so it is unknown where it keeps them. Leave out these controls with `--learning_rate_factors` without a "
+            "value, and add another learning rate with `--control`, such as `--control model.init_args.lr=0.01`"
         )

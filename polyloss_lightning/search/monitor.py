@@ -43,7 +43,7 @@ def find_monitor(metrics: Collection[str], monitor: str | None) -> str:
 
     Args:
         metrics: names of the metrics of a run.
-        monitor: the metric that was asked for; None takes balanced accuracy, else the loss without epsilon.
+        monitor: the requested metric; None takes balanced accuracy, or else the loss without epsilon.
 
     Raises:
         ValueError: if there is no such metric.
@@ -70,7 +70,7 @@ def mode_of(metric: str) -> Mode:
     """Return whether a large or a small value of ``metric`` is good.
 
     Raises:
-        ValueError: if its name does not tell.
+        ValueError: if the name does not show it.
 
     Example:
         >>> mode_of("val/balanced_accuracy"), mode_of("val/poly/base_loss")
@@ -80,26 +80,32 @@ def mode_of(metric: str) -> Mode:
         return "min"
     if _LARGE_IS_GOOD.search(metric):
         return "max"
-    raise ValueError(f"`mode` must be given as 'max' or 'min', because the name {metric!r} does not tell which is good")
+    raise ValueError(f"`mode` must be given as 'max' or 'min': the name {metric!r} does not show which of them is good")
 
 
-def monitor_of(checkpoint: tuple[str, str] | None, monitor: str | None, mode: Mode | None) -> tuple[str | None, Mode]:
-    """Return the metric that decides, None if it is chosen when the metrics are known, and whether large is good.
+def monitor_of(
+    checkpoint: tuple[str, str] | None, monitor: str | None, mode: Mode | None
+) -> tuple[str | None, Mode | None]:
+    """Return the metric that decides, and whether a large or a small value is good.
+
+    Both are None if the metric is chosen among :data:`FALLBACKS` when the metrics of a run are known.
 
     Args:
         checkpoint: monitor and mode of the config's ModelCheckpoint, if it has one.
-        monitor: the metric that the user asked for.
-        mode: the mode that the user asked for.
+        monitor: the metric that the user requested.
+        mode: the mode that the user requested.
 
     Raises:
-        ValueError: if ``monitor`` moves with epsilon, or its mode is unknown.
+        ValueError: if ``monitor`` moves with epsilon, its mode is unknown, or there is a mode and no monitor.
     """
     if monitor is not None:
         known = checkpoint is not None and checkpoint[0] == monitor
         return check_monitor(monitor), mode or (_as_mode(checkpoint[1]) if known and checkpoint else mode_of(monitor))
     if checkpoint is not None and not moves_with_epsilon(checkpoint[0]):
         return checkpoint[0], mode or _as_mode(checkpoint[1])
-    return None, mode or "max"
+    if mode is not None:
+        raise ValueError(f"`mode` needs a monitor, got mode {mode!r}: which metric decides is not known before a run")
+    return None, None
 
 
 def _as_mode(text: str) -> Mode:

@@ -20,7 +20,7 @@ class Setting:
     Attributes:
         name: short name, for tables and figures.
         value: what the objective is called with.
-        phrase: how a sentence calls it; the name if empty.
+        phrase: its name in a sentence; empty uses the name.
         grid: name of the axis on which the setting lies, such as ``"epsilon"``; empty if it lies on none.
         position: its number on that axis.
     """
@@ -57,7 +57,7 @@ class Plan:
         controls: groups of names of other settings that the pick has to beat; the best of each group is confirmed.
         explore_seeds: number of seeds on which the pick is made, 0 to ``explore_seeds - 1``.
         monitor: name of the metric that decides; None if the objective returns a number.
-        mode: whether a large or a small value is good.
+        mode: whether a large or a small value is good; None decides by the name of the metric.
         notes: sentences about the plan that belong to the answer.
         command: the command line that reproduces the search, if there is one.
     """
@@ -67,15 +67,15 @@ class Plan:
     controls: tuple[tuple[str, ...], ...] = ()
     explore_seeds: int = 3
     monitor: str | None = None
-    mode: Mode = "max"
+    mode: Mode | None = "max"
     notes: tuple[str, ...] = ()
     command: str = ""
 
     def __post_init__(self) -> None:
         names = [setting.name for setting in self.settings]
-        double = sorted({name for name in names if names.count(name) > 1})
-        if double:
-            raise ValueError(f"each setting needs its own name, got {double} several times")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"each setting needs its own name, got {duplicates} several times")
         for name in (self.baseline, *(name for group in self.controls for name in group)):
             if name not in names:
                 raise ValueError(f"the baseline and the controls must be among the settings {names}, got {name!r}")
@@ -83,7 +83,7 @@ class Plan:
             raise ValueError("a search needs at least one setting other than the baseline and the controls, got none")
         if self.explore_seeds < 1:
             raise ValueError(f"`explore_seeds` must be at least 1, got {self.explore_seeds}")
-        if self.mode not in ("max", "min"):
+        if self.mode not in ("max", "min") and not (self.mode is None and self.monitor is None):
             raise ValueError(f"`mode` must be 'max' or 'min', got {self.mode!r}")
 
     def __getitem__(self, name: str) -> Setting:

@@ -66,20 +66,25 @@ def load_plan(study: Study) -> tuple[Plan, int]:
     )
 
 
-def look_number(study: Study, confirm_seeds: int, *, register: bool) -> int:
-    """Return how often the confirm seeds have been looked at, counting a look at ``confirm_seeds`` of them.
+def was_looked_at(study: Study, runs: int) -> bool:
+    """Return whether an answer was given when this number of runs on confirm seeds was complete."""
+    return runs in study.user_attrs.get("looks", [])
+
+
+def look_number(study: Study, runs: int, *, register: bool) -> int:
+    """Return how often the confirm seeds have been looked at, counting this time.
 
     Args:
         study: the study.
-        confirm_seeds: number of complete confirm seeds. Looking again at the same number does not count.
+        runs: number of complete runs on confirm seeds. Looking again at the same number does not count.
         register: remember this look.
     """
     looks: list[int] = study.user_attrs.get("looks", [])
-    if confirm_seeds not in looks:
-        looks = [*looks, confirm_seeds]
+    if runs not in looks:
+        looks = [*looks, runs]
         if register:
             study.set_user_attr("looks", looks)
-    return looks.index(confirm_seeds) + 1
+    return looks.index(runs) + 1
 
 
 def _versions() -> dict[str, str]:

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from polyloss_lightning.search.comparison import Picks, Result, pick
+from polyloss_lightning.search.comparison import Mode, Picks, Result, pick
 from polyloss_lightning.search.extra import require
+from polyloss_lightning.search.monitor import mode_of
 from polyloss_lightning.search.plan import Pair, Plan
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
 
-MOST_ERRORS, MOST_KILLS = 2, 4  # attempts that raised an error, and attempts whose worker was killed
+MAX_ERRORS, MAX_KILLS = 2, 4  # attempts that raised an error, and attempts whose worker was killed
 
 
 @dataclass
@@ -43,6 +44,12 @@ class Runs:
     def settled(self) -> bool:
         """Whether every planned run is done or has failed."""
         return all(pair in self.done or pair in self.failed for pair in self.planned)
+
+    def mode(self, plan: Plan) -> Mode:
+        """Return whether a large or a small value is good."""
+        if plan.mode is not None:
+            return plan.mode
+        return next((mode_of(outcome_of(trial)["metric"]) for trial in self.done.values()), "max")
 
     def results(self) -> list[Result]:
         """Return setting, seed and value of the planned runs that have ended; NaN if a run failed."""
@@ -86,8 +93,8 @@ class RunQueue:
                 runs.waiting.add(pair)
         return runs
 
-    def look(self) -> Runs:
-        """Return the state of all runs, and change nothing."""
+    def state(self) -> Runs:
+        """Return the state of all runs without changing anything."""
         return self._sort(self.study.get_trials(deepcopy=False))
 
     def _sort(self, trials: Sequence[FrozenTrial]) -> Runs:
@@ -108,7 +115,7 @@ class RunQueue:
             if stored is None and explored.settled:
                 results = [row for row in explored.results() if row[1] < self.plan.explore_seeds]
                 plan = self.plan
-                decided = pick(results, baseline=plan.baseline, controls=plan.controls, mode=plan.mode)
+                decided = pick(results, baseline=plan.baseline, controls=plan.controls, mode=explored.mode(plan))
                 if plan.baseline in decided.failed:  # nothing to compare with
                     decided = Picks(None, decided.controls, decided.failed)
                 stored = {"pick": decided.pick, "controls": decided.controls, "failed": decided.failed}
@@ -140,11 +147,12 @@ class RunQueue:
         optuna = require("optuna")
         states = optuna.trial.TrialState
         running = [trial for trial in trials if trial.state == states.RUNNING]
-        for trial in running:
-            worker = trial.user_attrs.get("worker")
-            if worker and worker["host"] == this_host() and not _is_alive(worker["pid"]):
+        workers = [trial.user_attrs.get("worker", {"host": None}) for trial in running]
+        for trial, worker in zip(running, workers, strict=True):
+            if worker["host"] == this_host() and not _is_alive(worker["pid"]):
                 self.study.tell(trial.number, state=states.FAIL, skip_if_finished=True)
-        if running:
+        # A laptop that was closed has no heartbeat either, so only workers elsewhere are judged by it.
+        if any(worker["host"] != this_host() for worker in workers):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 optuna.storages.fail_stale_trials(self.study)
@@ -179,9 +187,9 @@ def _sorted(planned: list[Pair], by_pair: dict[Pair | None, list[FrozenTrial]]) 
             runs.running[pair] = running[0]
         elif any(trial.state == states.WAITING for trial in trials):
             runs.waiting.add(pair)
-        elif len(errors) >= MOST_ERRORS:
+        elif len(errors) >= MAX_ERRORS:
             runs.failed[pair] = errors[-1]
-        elif kills >= MOST_KILLS:
+        elif kills >= MAX_KILLS:
             runs.failed[pair] = f"its worker was killed {kills} times"
     return runs
 

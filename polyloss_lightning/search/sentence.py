@@ -1,4 +1,4 @@
-"""Says the outcome of a comparison in one sentence."""
+"""States the outcome of a comparison in one sentence."""
 
 import re
 from collections.abc import Sequence

@@ -36,6 +36,7 @@ class Job:
         location: where the study is.
         confirm_seeds: number of seeds of the second phase.
         deadline: time after which no run starts (``time.time()``).
+        devices_per_run: number of CUDA devices that each worker process sees; None lets it see all.
     """
 
     objective: Objective
@@ -43,6 +44,7 @@ class Job:
     location: Location
     confirm_seeds: int
     deadline: float | None = None
+    devices_per_run: int | None = 1
 
 
 def work(
@@ -64,9 +66,19 @@ def work(
         if runs.settled or late or (parent is not None and os.getppid() != parent):
             return
         if runs.waiting:
-            study.optimize(_Run(job, queue), n_trials=1, catch=(Exception,))
+            _do_one(study, _Run(job, queue))
         else:
             time.sleep(PAUSE)
+
+
+def _do_one(study: Study, run: _Run) -> None:
+    try:
+        study.optimize(run, n_trials=1, catch=(Exception,))
+    except Exception:
+        # A worker that was suspended sends no heartbeat, and its run is given to another one. Then Optuna refuses the
+        # result, which the other one will have, too.
+        if run.number is None or not study.get_trials(deepcopy=False)[run.number].state.is_finished():
+            raise
 
 
 def run_worker(job: Job, parent: int) -> None:
@@ -89,8 +101,10 @@ class _Run:
     def __init__(self, job: Job, queue: RunQueue) -> None:
         self.job = job
         self.queue = queue
+        self.number: int | None = None  # of the trial
 
     def __call__(self, trial: Trial) -> float:
+        self.number = trial.number
         pair = pair_of(trial)
         # Another worker may have taken the last run just before, and then Optuna makes up a new one.
         if pair is None or self.queue.is_duplicate(trial):
@@ -111,7 +125,7 @@ class _Run:
         return outcome.value
 
     def _execute(self, pair: Pair, log: Path) -> Outcome:
-        with _output_in(log):
+        with output_in(log):
             try:
                 return execute(self.job.objective, self.job.plan[pair.setting].value, pair, self.job.plan.monitor)
             except BaseException:
@@ -140,7 +154,7 @@ def _file_name(pair: Pair) -> str:
 
 
 @contextmanager
-def _output_in(log: Path) -> Iterator[None]:
+def output_in(log: Path) -> Iterator[None]:
     """Write all that this process and its children print to ``log``."""
     log.parent.mkdir(parents=True, exist_ok=True)
     streams = (sys.stdout, sys.stderr)

@@ -30,10 +30,14 @@ def test_a_search_from_config_to_page(tmp_path, capfd):
     search([*TINY, *OPTIONS, "--workers", "1"])
     output = capfd.readouterr().out
     assert "3 settings, 9 runs, 1 at a time" in output
-    assert "EpsilonScheduler is taken out" in output
+    assert "train without its EpsilonScheduler" in output
     assert "about " in output
     assert output.count("\n[") == 9
     assert re.search(r"epsilon 2, picked on seed 0,? .* cross-entropy", output)
+    header = next(line for line in output.splitlines() if line.startswith("setting"))
+    assert re.split("  +", header.strip())[2:] == [
+        *("mean (%)", "sd", "seeds", "gain of the pick", "head recall", "middle recall", "tail recall")
+    ]
     folder = tmp_path / "polyloss_search" / "digits_longtail"
     assert not list((folder / "runs").glob("scratch-*"))
 
@@ -56,6 +60,7 @@ def test_a_search_from_config_to_page(tmp_path, capfd):
     assert all(re.search(r"calibration error \(%\)", text) for text in (page, output))
     (line,) = [line for line in output.splitlines() if re.match("epsilon 2 +confirm", line)]
     assert float(line.split()[-1]) == pytest.approx(100 * sum(errors) / len(errors), abs=0.06)
+    assert all(row["test/balanced_accuracy"] == "" for row in rows if row["phase"] == "explore")
 
     with pytest.raises(SystemExit, match="made with other settings") as error:
         search([*TINY, *OPTIONS, "--data.batch_size", "16"])

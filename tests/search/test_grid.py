@@ -97,14 +97,14 @@ def test_options_without_key_or_value(option):
         settings_of(Grid(vary=[option]), resolver(config()))
 
 
-def test_a_constant_epsilon_takes_the_scheduler_out_and_says_so():
+def test_a_constant_epsilon_removes_the_scheduler_with_a_note():
     base = config(callbacks=[SCHEDULER, CHECKPOINT])
     settings, _, notes = settings_of(Grid(), resolver(base))
     assert settings[0].value["trainer"]["callbacks"] == [CHECKPOINT]
     (annealed,) = (setting for setting in settings if setting.name == "epsilon -1 to 2")
     schedule = annealed.value["trainer"]["callbacks"][-1]["init_args"]["schedule"]["init_args"]
     assert schedule == {"init_value": -1.0, "end_value": 2.0}
-    assert any("EpsilonScheduler is taken out" in note for note in notes)
+    assert any("train without its EpsilonScheduler" in note for note in notes)
 
 
 def test_a_module_without_a_loss_gets_poly1_cross_entropy():

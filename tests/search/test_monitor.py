@@ -20,8 +20,8 @@ def test_metrics_without_epsilon_are_accepted(name):
     ("checkpoint", "monitor", "mode", "expected"),
     [
         (("val/acc", "max"), None, None, ("val/acc", "max")),
-        (("val/loss", "min"), None, None, (None, "max")),
-        (None, None, None, (None, "max")),
+        (("val/loss", "min"), None, None, (None, None)),
+        (None, None, None, (None, None)),
         (None, "val/poly/base_loss", None, ("val/poly/base_loss", "min")),
         (("val/acc", "max"), "val/recall", None, ("val/recall", "max")),
         (("val/speed", "min"), "val/speed", None, ("val/speed", "min")),
@@ -32,10 +32,15 @@ def test_monitor_and_mode(checkpoint, monitor, mode, expected):
     assert monitor_of(checkpoint, monitor, mode) == expected
 
 
-def test_a_name_that_does_not_tell_needs_a_mode():
+def test_a_metric_of_unknown_direction_needs_a_mode():
     with pytest.raises(ValueError, match="`mode` must be given"):
         monitor_of(None, "val/speed", None)
     assert mode_of("val_error") == "min"
+
+
+def test_a_mode_without_a_monitor_is_refused():
+    with pytest.raises(ValueError, match="`mode` needs a monitor, got mode 'min'"):
+        monitor_of(None, None, "min")
 
 
 def test_without_a_monitor_balanced_accuracy_decides():

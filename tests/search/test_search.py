@@ -2,17 +2,22 @@
 
 import random
 
+import optuna
 import pytest
 
 from polyloss_lightning.search import Setting, search
+from polyloss_lightning.search.engine import run_search
+from polyloss_lightning.search.plan import Plan
 from polyloss_lightning.search.plan_store import load_plan
+from polyloss_lightning.search.report.data import read_report
 from polyloss_lightning.search.storage import Location
+from polyloss_lightning.search.worker import Job
 
 GAINS = {"0": 0.0, "1": 0.5, "2": 1.0}
 
 
 class Objective:
-    """True gain plus noise; records its calls, and fails or stops as told."""
+    """True gain plus noise; records its calls, and fails or stops where a test needs it."""
 
     def __init__(self, broken=(), stop_at=None):
         self.calls = []
@@ -110,6 +115,21 @@ def test_a_run_that_succeeds_the_second_time_counts(folder):
     assert (result.pick, result.failures) == ("2", {})
 
 
+def test_a_run_that_was_given_to_another_worker_in_the_meantime_is_repeated(folder):
+    class Suspended(Objective):
+        def __call__(self, gain, seed):
+            value = super().__call__(gain, seed)
+            if len(self.calls) == 2:
+                study = Location(folder / "study", f"journal:{folder}/log").open()
+                study.tell(1, state=optuna.trial.TrialState.FAIL)
+            return value
+
+    objective = Suspended()
+    result, _ = run(folder, objective)
+    assert objective.calls[1] == objective.calls[-9] == (0.5, 0)
+    assert (len(objective.calls), result.failures) == (18, {})
+
+
 def test_a_value_that_is_not_finite_is_a_failed_run(folder):
     result, _ = run(folder, lambda gain, seed: float("nan") if gain == 1.0 else gain)
     assert set(result.failures.values()) == {"ValueError: the value is nan"}
@@ -183,7 +203,29 @@ def test_objectives_may_return_several_metrics(folder):
     assert result.unit.percent
 
 
-def test_without_a_test_metric_the_answer_says_so(folder):
+def test_without_a_monitor_the_name_of_the_metric_decides_the_mode(folder):
+    def objective(gain, seed):
+        return {"val/loss": gain, "val/poly/base_loss": 2 + gain + random.Random(f"{gain} {seed}").gauss(0, 0.1)}
+
+    plan = Plan(tuple(Setting(name, gain) for name, gain in GAINS.items()), "2", mode=None)
+    job = Job(objective, plan, Location(folder / "study", f"journal:{folder}/log"), 4)
+    result = run_search(job, workers=1, in_process=True, write=lambda line: None)
+    assert (result.pick, result.comparison.verdict) == ("0", "better")
+
+
+def test_a_report_on_an_unfinished_search_is_no_look(folder):
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, Objective(stop_at=12))
+    location = Location(folder / "study", f"journal:{folder}/log")
+    answer = read_report(location.open()).answer
+    assert answer.sentence == "Not finished: 2 is picked; 3 of 8 runs on fresh seeds are complete."
+    assert answer.comparison is None
+    result, _ = run(folder)
+    assert result.comparison.look == 1
+    assert read_report(location.open()).answer.sentence == result.sentence
+
+
+def test_without_a_test_metric_the_answer_has_a_note(folder):
     result, _ = run(folder, lambda gain, seed: {"val_acc": 0.5 + gain / 10}, monitor="val_acc")
     assert any("the same data chose the checkpoint and the setting" in note for note in result.notes)
 

@@ -17,7 +17,7 @@ PLAN = Plan(
 UNIT = Unit("test/balanced_accuracy", True)
 
 
-def said(gain, control, noise=0.01):
+def sentence_for(gain, control, noise=0.01):
     rng = np.random.default_rng(0)
     true = {"0": 0.8, "2": 0.8 + gain, "x2": 0.8 + control}
     rows = [(name, seed, value + rng.normal(0, noise)) for name, value in true.items() for seed in range(13)]
@@ -26,7 +26,7 @@ def said(gain, control, noise=0.01):
 
 
 def test_a_gain_is_stated_with_its_interval_against_baseline_and_control():
-    text, comparison = said(gain=0.05, control=0.02)
+    text, comparison = sentence_for(gain=0.05, control=0.02)
     first, second = comparison.differences
     assert text == (
         f"epsilon 2, picked on seeds 0 to 2, beats cross-entropy by {100 * first.mean:.1f} points of balanced accuracy "
@@ -36,7 +36,7 @@ def test_a_gain_is_stated_with_its_interval_against_baseline_and_control():
 
 
 def test_no_difference_is_stated_with_what_would_have_been_seen():
-    text, comparison = said(gain=0.0, control=0.0)
+    text, comparison = sentence_for(gain=0.0, control=0.0)
     (difference, _) = comparison.differences
     assert "no gain that 10 seeds can show" in text
     assert f"{100 * difference.detectable:.1f} would have been seen with a probability of 80 %" in text
@@ -44,13 +44,13 @@ def test_no_difference_is_stated_with_what_would_have_been_seen():
 
 
 def test_a_gain_that_a_control_has_too():
-    text, _ = said(gain=0.05, control=0.05)
+    text, _ = sentence_for(gain=0.05, control=0.05)
     assert "beats cross-entropy by" in text
     assert "but cross-entropy at 2 times the learning rate may do as well" in text
 
 
 def test_worse():
-    text, _ = said(gain=-0.05, control=0.0)
+    text, _ = sentence_for(gain=-0.05, control=0.0)
     assert "is worse than cross-entropy by" in text
 
 

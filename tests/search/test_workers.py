@@ -1,5 +1,6 @@
 """Searches in several processes, one of which is killed. Each process imports torch, so these tests are few."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -10,6 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+
+from polyloss_lightning.search import Setting, run_queue, search, worker
+from polyloss_lightning.search.engine import run_search
+from polyloss_lightning.search.plan import Plan
+from polyloss_lightning.search.storage import Location
+from polyloss_lightning.search.worker import Job
 
 SCRIPT = """
 import os, signal, sys, time
@@ -24,13 +31,14 @@ FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else None
 
 
 class Objective:
-    def __init__(self, folder, suicide):
-        self.folder, self.suicide = folder, suicide
+    def __init__(self, folder):
+        self.folder = folder
 
     def __call__(self, gain, seed):
         with (self.folder / "calls.txt").open("a") as file:
             file.write(f"{gain} {seed}\\n")
-        if self.suicide and (gain, seed) == (1.0, 1) and not (self.folder / "killed").exists():
+        # The worker of one run is killed once.
+        if (gain, seed) == (1.0, 4) and not (self.folder / "killed").exists():
             (self.folder / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.3)
@@ -39,19 +47,20 @@ class Objective:
 
 def several_workers():
     return search(
-        Objective(FOLDER, True), {"0": 0.0, "1": 1.0}, baseline="0", confirm_seeds=3, study=FOLDER / "study", workers=2
+        Objective(FOLDER), {"0": 0.0, "1": 1.0}, baseline="0", confirm_seeds=3, study=FOLDER / "study", workers=2
     )
 
 
 def one_of_several_machines(url):
-    # Each process takes itself for a machine of its own, so only the heartbeat tells that it was killed.
+    # Each process takes itself for a machine of its own, so only the heartbeat shows that it was killed.
     name = f"machine {os.getpid()}"
     run_queue.this_host = lambda: name
     from polyloss_lightning.search import worker
     worker.this_host = run_queue.this_host
+    (FOLDER / "killed").touch()  # the test does this
     plan = Plan((Setting("0", 0.0), Setting("1", 1.0)), "0")
     location = Location(FOLDER / "study", use_driver(url), heartbeat=1)
-    return run_search(Job(Objective(FOLDER, False), plan, location, 6), workers=1, in_process=True)
+    return run_search(Job(Objective(FOLDER), plan, location, 6), workers=1, in_process=True)
 
 
 if __name__ == "__main__":
@@ -65,7 +74,10 @@ def start(folder, *arguments):
     script = folder / "script.py"
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(folder), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # In a group of its own, as a command in a terminal.
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def calls(folder):
@@ -73,14 +85,80 @@ def calls(folder):
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_the_run_of_a_killed_worker_is_done_by_another(folder):
+def wait_for_calls(folder, number, process):
+    while len(calls(folder)) < number and process.poll() is None:
+        time.sleep(0.02)
+
+
+def test_ctrl_c_and_killed_workers_lose_no_finished_run(folder):
+    interrupted = start(folder)
+    wait_for_calls(folder, 4, interrupted)
+    os.killpg(interrupted.pid, signal.SIGINT)
+    output, _ = interrupted.communicate(timeout=240)
+    assert "KeyboardInterrupt" in output
+    with pytest.raises(ProcessLookupError):  # no worker is left
+        os.killpg(interrupted.pid, 0)
+    before = calls(folder)
+    assert output.count("[") >= 1, output  # lines of finished runs
+
     output, _ = start(folder).communicate(timeout=240)
     assert "1, picked on seeds 0 to 2, beats 0 by" in output, output
     assert "another one takes its place" in output
     done = calls(folder)
     assert len(set(done)) == 2 * 3 + 2 * 3
-    assert done.count("1.0 1") == 2
-    assert len(done) == 13
+    assert done.count("1.0 4") == 2
+    again = {call for call in set(done) if done.count(call) > 1} - {"1.0 4"}
+    assert again <= set(before[-2:])  # the two runs that Ctrl-C interrupted
+
+
+def test_a_limit_of_time_ends_the_workers(folder):
+    plan = {"baseline": "0", "study": folder / "study", "write": lambda line: None}
+    answer = search(pow, {"0": 0.0, "1": 1.0}, workers=2, max_time=0, **plan)
+    assert answer.sentence == "Not finished: 0 of 6 runs of the explore phase are complete."
+    assert multiprocessing.active_children() == []
+
+
+def fork(function):
+    process = multiprocessing.get_context("fork").Process(target=function)
+    process.start()
+    return process
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_machines_share_a_journal_and_a_killed_run_is_given_back_when_asked(folder, monkeypatch):
+    plan = Plan((Setting("0", 0.0), Setting("1", 1.0)), "0")
+    location = Location(folder / "study", f"journal:{folder}/shared/journal.log")
+
+    def objective(gain, seed):
+        with (folder / "calls.txt").open("a") as file:
+            file.write(f"{gain} {seed}\n")
+        if multiprocessing.parent_process() and (gain, seed) == (1.0, 1) and calls(folder).count("1.0 1") == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02)
+        return gain + 0.01 * (seed % 3)
+
+    def machine(name, limit=None, **options):
+        for module in (run_queue, worker):
+            monkeypatch.setattr(module, "this_host", lambda: name)
+        deadline = None if limit is None else time.time() + limit
+        job = Job(objective, plan, location, 4, deadline)
+        return run_search(job, workers=1, in_process=True, write=lambda line: None, **options)
+
+    processes = [fork(lambda name=name: machine(name, limit=20)) for name in ("first", "second")]
+    # One of them is killed in a run, and the other waits for it.
+    while all(process.is_alive() for process in processes):
+        time.sleep(0.02)
+    while len(calls(folder)) < 6:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    for process in processes:
+        process.kill()
+        process.join()
+    assert sorted(calls(folder)) == sorted(f"{gain} {seed}" for gain in (0.0, 1.0) for seed in range(3))
+    assert machine("third", limit=0).sentence == "Not finished: 5 of 6 runs of the explore phase are complete."
+    assert machine("third", retry_running=True).comparison.verdict == "better"
+    assert len(calls(folder)) == 6 + 1 + 8
 
 
 @pytest.fixture
@@ -112,12 +190,10 @@ def postgresql():
 
 def test_two_machines_share_a_study_on_a_server_and_the_heartbeat_finds_the_one_that_was_killed(folder, postgresql):
     first, second = start(folder, postgresql), start(folder, postgresql)
-    limit = time.monotonic() + 200
-    while len(calls(folder)) < 3 and time.monotonic() < limit:
-        time.sleep(0.02)
+    wait_for_calls(folder, 3, first)
     first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=60)
-    output, _ = second.communicate(timeout=200)
+    first.communicate(timeout=240)
+    output, _ = second.communicate(timeout=240)
     assert "1, picked on seeds 0 to 2, beats 0 by" in output, output
     done = calls(folder)
     assert len(set(done)) == 2 * 3 + 2 * 6

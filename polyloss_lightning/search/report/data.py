@@ -61,7 +61,7 @@ class Report:
 def read_report(study: Study) -> Report:
     """Read everything from a study, and change nothing."""
     plan, confirm_seeds = load_plan(study)
-    runs = RunQueue(study, plan, confirm_seeds).look()
+    runs = RunQueue(study, plan, confirm_seeds).state()
     ended = [
         Run(pair, value_of(runs.done[pair]), outcome_of(runs.done[pair]))
         if pair in runs.done

@@ -18,12 +18,18 @@ WIDTH = 4.6
 
 
 class Illustration(NamedTuple):
-    """A figure with its heading and its contents in words."""
+    """A figure with its heading, a caption, and its values in words for those who cannot see it."""
 
     name: str
     title: str
     figure: Figure
-    text: str
+    caption: str
+    values: str
+
+    @property
+    def text(self) -> str:
+        """The text alternative."""
+        return f"{self.caption} {self.values}."
 
 
 def new_figure(height: float, columns: int = 1) -> Figure:
@@ -67,14 +73,15 @@ def settings_figure(report: Report) -> Illustration:
                 )
                 axes.plot([statistics.fmean(values)] * 2, [row + shift - 0.2, row + shift + 0.2], color=color)
                 drawn.add(phase)
-    _setting_axis(axes, names)
+    setting_axis(axes, names)
     axes.set_xlabel(_axis_label(report))
     finish(figure)
-    text = "; ".join(
+    values_in_words = "; ".join(
         f"{row.setting}, {row.phase}: mean {report.answer.unit.number(row.mean)}, n = {len(row.values)}"
         for row in report.answer.rows
     )
-    return Illustration("settings", "Every run", figure, f"One dot for each run. {text}.")
+    caption = "One mark for each run. The band is the baseline's mean ± standard deviation on the fresh seeds."
+    return Illustration("settings", "Every run", figure, caption, values_in_words)
 
 
 def difference_figure(report: Report) -> Illustration | None:
@@ -108,11 +115,12 @@ def difference_figure(report: Report) -> Illustration | None:
             capsize=4,
             label=None if row else f"mean and {100 * (1 - comparison.level):.4g} % interval",
         )
-    _setting_axis(axes, [f"against\n{difference.against}" for difference in differences])
+    setting_axis(axes, [f"against\n{difference.against}" for difference in differences])
     axes.set_xlabel(f"gain of {comparison.picks.pick}\n({unit.words})")
     finish(figure)
-    text = "; ".join(f"against {d.against}: {unit.number(d.mean)} ({unit.interval(d)})" for d in differences)
-    return Illustration("differences", "Paired differences on the fresh seeds", figure, f"Gain of the pick {text}.")
+    values = "; ".join(f"against {d.against}: {unit.number(d.mean)} ({unit.interval(d)})" for d in differences)
+    caption = "Gain of the pick over each other setting, seed by seed. Above 0, the pick is better."
+    return Illustration("differences", "Paired differences on the fresh seeds", figure, caption, values)
 
 
 def finish(figure: Figure, columns: int = 1) -> None:
@@ -133,7 +141,8 @@ def finish(figure: Figure, columns: int = 1) -> None:
         )
 
 
-def _setting_axis(axes: Axes, names: Sequence[str]) -> None:
+def setting_axis(axes: Axes, names: Sequence[str]) -> None:
+    """Write the names of settings beside the rows, the first one at the top."""
     axes.set_yticks(range(len(names)), [name.replace(", ", ",\n", 1) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
 

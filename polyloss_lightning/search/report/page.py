@@ -46,7 +46,7 @@ def _page(report: Report) -> str:
     template = environment.from_string((Path(__file__).parent / "page.html.jinja").read_text(encoding="utf-8"))
     drawn = [settings_figure(report), difference_figure(report), *training_figures(report)]
     figures = [
-        {"title": item.title, "text": item.text, "svg": as_svg(item.figure, item.name, item.text)}
+        {"title": item.title, "caption": item.caption, "svg": as_svg(item.figure, item.name, item.text)}
         for item in drawn
         if item is not None
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from polyloss_lightning.plotting import style
 from polyloss_lightning.search.report.data import Report
-from polyloss_lightning.search.report.figures import INK, Illustration, finish, new_figure
+from polyloss_lightning.search.report.figures import INK, Illustration, finish, new_figure, setting_axis
 
 _COLORS = (INK, style.ORANGE, style.SKY, style.GREEN, style.BLUE, style.VERMILLION, style.PURPLE, style.GREY)
 
@@ -47,7 +47,7 @@ def _curves(report: Report, metric: str, title: str, label: str) -> Illustration
     axes.set_ylabel(label)
     finish(figure, columns=2)
     last = "; ".join(f"{name}: {values[-1]:.3g}" for name, values in series.items())
-    return Illustration(_slug(title), title, figure, f"Mean over the explore seeds by epoch. Last epoch: {last}.")
+    return Illustration(_slug(title), title, figure, "Mean over the explore seeds.", f"Last epoch: {last}")
 
 
 def _terms(report: Report) -> Illustration | None:
@@ -78,14 +78,12 @@ def _terms(report: Report) -> Illustration | None:
                 label=None if row else name.rpartition("/")[2].replace("_", " "),
             )
             ends[setting][value > 0] += value
-    axes.set_yticks(range(len(table)), list(table))
-    axes.invert_yaxis()
-    axes.set_xlabel("contribution to the training loss, last epoch")
+    setting_axis(axes, list(table))
+    axes.set_xlabel("contribution to the training loss")
     finish(figure, columns=4)
-    text = "; ".join(f"{name}: term 1 {terms.get('train/poly/term_1', 0.0):.3g}" for name, terms in table.items())
-    return Illustration(
-        "terms", "Contribution of the terms", figure, f"Last epoch, mean over the explore seeds. {text}."
-    )
+    values = "; ".join(f"{name}: term 1 {terms.get('train/poly/term_1', 0.0):.3g}" for name, terms in table.items())
+    caption = "Mean over the explore seeds in the last epoch."
+    return Illustration("terms", "Contribution of the terms", figure, caption, values)
 
 
 def _classes(report: Report) -> Illustration | None:
@@ -120,7 +118,7 @@ def _classes(report: Report) -> Illustration | None:
         f"{name}: {values[0]:.2f} for the most frequent class, {values[-1]:.2f} for the rarest"
         for name, values in series.items()
     )
-    return Illustration("classes", "Mean Pt per class", figure, f"Mean over the explore seeds. {text}.")
+    return Illustration("classes", "Mean Pt per class", figure, "Mean over the explore seeds.", text)
 
 
 def _losses(report: Report) -> Illustration | None:
@@ -139,11 +137,11 @@ def _losses(report: Report) -> Illustration | None:
         axes.set_xlabel("$P_t$")
         axes.set_title(label)
     finish(figure, columns=3)
-    text = (
-        "Poly-1 cross-entropy, -log Pt + epsilon (1 - Pt), and the gradient in the target's logit, "
-        f"(1 - Pt)(1 + epsilon Pt), for epsilon {', '.join(f'{e:g}' for e in epsilons)}."
+    caption = (
+        "Left: Poly-1 cross-entropy, -log Pt + epsilon (1 - Pt). Right: the strength of its gradient in the target's "
+        "logit, (1 - Pt)(1 + epsilon Pt)."
     )
-    return Illustration("losses", "The losses", figure, text)
+    return Illustration("losses", "The losses", figure, caption, f"Epsilon {', '.join(f'{e:g}' for e in epsilons)}")
 
 
 def _mean_history(report: Report, setting: str, metric: str) -> list[float]:
