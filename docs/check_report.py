@@ -100,7 +100,7 @@ def make_report(folder: Path) -> Path:
         "epsilon 0",
         (controls,),
         monitor="val/balanced_accuracy",
-        notes=("the config moves epsilon: settings with a constant epsilon train without its EpsilonScheduler",),
+        notes=("the config moves epsilon: settings with one epsilon, or none, train without its EpsilonScheduler",),
         command="polyloss search --config digits_longtail --vary model.init_args.loss_fn.init_args.gamma=0,1,2",
     )
     run_search(Job(objective, plan, Location(folder), 10), workers=1, in_process=True, write=lambda line: None)

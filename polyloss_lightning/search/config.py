@@ -74,6 +74,15 @@ def scales_learning_rate(config: Config) -> bool:
     return any(True for _ in _nodes(config["trainer"], ScaleLearningRate))
 
 
+def without_idle_callbacks(config: Config) -> Config:
+    """Return a config without the callbacks that fail if there is no loss of this package, if there is none."""
+    if uses_polyloss(config):
+        return config
+    edited = copy.deepcopy(config)
+    _remove(_callbacks(edited), EpsilonScheduler, PolynomialTermMonitor)
+    return edited
+
+
 def with_seed(config: Config, seed: int, keys: list[str]) -> Config:
     """Return a config with ``seed`` as ``seed_everything`` and under ``keys`` (paths with dots)."""
     edited = copy.deepcopy(config)

@@ -15,6 +15,7 @@ from polyloss_lightning.search.config import (
     uses_polyloss,
     with_epsilon,
     with_learning_rate,
+    without_idle_callbacks,
 )
 from polyloss_lightning.search.plan import Setting
 
@@ -70,7 +71,7 @@ def settings_of(grid: Grid, resolve: Resolve) -> tuple[list[Setting], list[tuple
         changed = resolve([_argument(key, value) for key, value in changes]) if changes else config
         names = [_name(key, value) for key, value in changes]
         for epsilon in epsilons:
-            candidate = changed if epsilon is None else with_epsilon(changed, epsilon)
+            candidate = without_idle_callbacks(changed) if epsilon is None else with_epsilon(changed, epsilon)
             if candidate != plain and candidate not in (setting.value for setting in settings):
                 settings.append(_setting(candidate, names, changes, epsilon))
     controls: list[tuple[str, ...]] = []
@@ -114,7 +115,7 @@ def _setting(
 def _notes(config: Config) -> list[str]:
     notes = []
     if has_scheduler(config):
-        notes.append("the config moves epsilon: settings with a constant epsilon train without its EpsilonScheduler")
+        notes.append("the config moves epsilon: settings with one epsilon, or none, train without its EpsilonScheduler")
     if not uses_polyloss(config):
         notes.append("the config has no loss of this package, so the settings use PolyLossOverride")
     return notes

@@ -11,6 +11,7 @@ from polyloss_lightning.search.config import (
     starts_processes,
     with_epsilon,
     with_seed,
+    without_idle_callbacks,
 )
 from polyloss_lightning.search.grid import Grid, settings_of
 
@@ -105,6 +106,14 @@ def test_a_constant_epsilon_removes_the_scheduler_with_a_note():
     schedule = annealed.value["trainer"]["callbacks"][-1]["init_args"]["schedule"]["init_args"]
     assert schedule == {"init_value": -1.0, "end_value": 2.0}
     assert any("train without its EpsilonScheduler" in note for note in notes)
+
+
+def test_a_loss_of_torch_removes_the_callbacks_that_would_fail_with_it():
+    monitor = {"class_path": "polyloss_lightning.callbacks.PolynomialTermMonitor", "init_args": {}}
+    callbacks = [SCHEDULER, monitor, CHECKPOINT]
+    without = without_idle_callbacks(config(loss="torch.nn.CrossEntropyLoss", callbacks=callbacks))
+    assert without["trainer"]["callbacks"] == [CHECKPOINT]
+    assert without_idle_callbacks(config(callbacks=callbacks))["trainer"]["callbacks"] == callbacks
 
 
 def test_a_module_without_a_loss_gets_poly1_cross_entropy():
