@@ -95,16 +95,17 @@ def table_network() -> nn.Module:
 
 
 class Task(NamedTuple):
-    """A data set, the network for it, and how long it is trained."""
+    """A data set, the network for it, and for how many epochs it is trained."""
 
     data: Callable[[int], LightningDataModule]
     network: Callable[[], nn.Module]
     num_classes: int
     epochs: int
+    epochs_per_validation: int = 1
 
 
 TASKS = {
-    "mnist_longtail": Task(mnist, SmallCNN, 10, 15),
+    "mnist_longtail": Task(mnist, SmallCNN, 10, 15, epochs_per_validation=3),
     "breast_cancer": Task(breast_cancer, table_network, 2, 20),
 }
 
@@ -139,6 +140,7 @@ class Objective:
             callbacks.append(EpsilonScheduler(LinearSchedule(*way.epsilon)))
         trainer = Trainer(
             max_epochs=task.epochs,
+            check_val_every_n_epoch=task.epochs_per_validation,
             accelerator="cpu",
             logger=False,
             callbacks=callbacks,
@@ -179,7 +181,10 @@ def found(name: str, folder: Path) -> tuple[str, str]:
     settings = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = "".join(f"\n- {note}" for note in answer.notes)
     text = f"#### {name}\n\n{answer.sentence}\n{notes}\n\n{settings}"
-    return f"| {name} | {answer.sentence} | {len(seconds)} | {duration(sum(seconds))} |", text
+    differences = () if answer.comparison is None else answer.comparison.differences
+    gains = [f"{answer.unit.number(d.mean)} ({answer.unit.interval(d)})" for d in differences]
+    row = [name, str(answer.pick), *gains, str(len(seconds)), duration(sum(seconds))]
+    return f"| {' | '.join(row)} |", text
 
 
 def main() -> None:
@@ -197,7 +202,11 @@ def main() -> None:
         row, text = found(name, folder)
         rows.append(row)
         texts.append(text)
-    print("| data | answer | runs | time of all runs |\n|---|---|---|---|")
+    print("Balanced accuracy of the test part in percent; gains with their 95 % intervals, on seeds 3 to 12.\n")
+    print(
+        "| data | pick | gain over cross-entropy | over it at the best other learning rate | runs | time of all runs |"
+    )
+    print("|---|---|---|---|---|---|")
     print(*rows, sep="\n")
     print("", *texts, sep="\n\n")
 

@@ -60,7 +60,8 @@ def resolve(arguments: Sequence[str]) -> Config:
     before = sys.argv
     seed_log = logging.getLogger("lightning.fabric.utilities.seed")
     seed_log.disabled = True  # it reports a seed for each config, although nothing is trained
-    sys.argv = [*before[:1], "fit", *with_shipped_configs(list(arguments))]
+    # A config without a seed would lead to a warning, although every run gets a seed of its own.
+    sys.argv = [*before[:1], "fit", "--seed_everything=0", *with_shipped_configs(list(arguments))]
     try:
         _FitParser()
     except _ParsedError as parsed:

@@ -90,14 +90,24 @@ def wait_for_calls(folder, number, process):
         time.sleep(0.02)
 
 
+def ends(group):
+    """Whether all processes of a group end soon (multiprocessing has one that ends after the others)."""
+    for _ in range(300):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_ctrl_c_and_killed_workers_lose_no_finished_run(folder):
     interrupted = start(folder)
     wait_for_calls(folder, 4, interrupted)
     os.killpg(interrupted.pid, signal.SIGINT)
     output, _ = interrupted.communicate(timeout=240)
     assert "KeyboardInterrupt" in output
-    with pytest.raises(ProcessLookupError):  # no worker is left
-        os.killpg(interrupted.pid, 0)
+    assert ends(interrupted.pid)
     before = calls(folder)
     assert output.count("[") >= 1, output  # lines of finished runs
 

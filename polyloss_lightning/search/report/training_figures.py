@@ -81,9 +81,9 @@ def _terms(report: Report) -> Illustration | None:
     setting_axis(axes, list(table))
     axes.set_xlabel("contribution to the training loss")
     finish(figure, columns=4)
-    values = "; ".join(f"{name}: term 1 {terms.get('train/poly/term_1', 0.0):.3g}" for name, terms in table.items())
+    first = "; ".join(f"{name}: term 1 {terms.get('train/poly/term_1', 0.0):.3g}" for name, terms in table.items())
     caption = "Mean over the explore seeds in the last epoch."
-    return Illustration("terms", "Contribution of the terms", figure, caption, values)
+    return Illustration("terms", "Contribution of the terms", figure, caption, first)
 
 
 def _classes(report: Report) -> Illustration | None:
