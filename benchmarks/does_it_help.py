@@ -12,6 +12,7 @@ for the answer. A search that was stopped continues, so the sets can be searched
 import argparse
 import csv
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -183,7 +184,7 @@ def found(name: str, folder: Path) -> tuple[str, str]:
     text = f"#### {name}\n\n{answer.sentence}\n{notes}\n\n{settings}"
     differences = () if answer.comparison is None else answer.comparison.differences
     gains = [f"{answer.unit.number(d.mean)} ({answer.unit.interval(d)})" for d in differences]
-    row = [name, str(answer.pick), *gains, str(len(seconds)), duration(sum(seconds))]
+    row = [name, str(answer.pick), *gains, f"{len(seconds)} runs of {duration(statistics.median(seconds))}"]
     return f"| {' | '.join(row)} |", text
 
 
@@ -203,10 +204,8 @@ def main() -> None:
         rows.append(row)
         texts.append(text)
     print("Balanced accuracy of the test part in percent; gains with their 95 % intervals, on seeds 3 to 12.\n")
-    print(
-        "| data | pick | gain over cross-entropy | over it at the best other learning rate | runs | time of all runs |"
-    )
-    print("|---|---|---|---|---|---|")
+    print("| data | pick | gain over cross-entropy | over it at the best other learning rate | time |")
+    print("|---|---|---|---|---|")
     print(*rows, sep="\n")
     print("", *texts, sep="\n\n")
 
