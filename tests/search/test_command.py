@@ -36,7 +36,8 @@ def test_a_search_from_config_to_page(tmp_path, capfd):
     assert re.search(r"epsilon 2, picked on seed 0,? .* cross-entropy", output)
     header = next(line for line in output.splitlines() if line.startswith("setting"))
     assert re.split("  +", header.strip())[2:] == [
-        *("mean (%)", "sd", "seeds", "gain of the pick", "head recall", "middle recall", "tail recall")
+        *("mean (%)", "sd", "seeds", "gain of the pick", "head recall", "middle recall", "tail recall"),
+        "calibration error (%)",
     ]
     folder = tmp_path / "polyloss_search" / "digits_longtail"
     assert not list((folder / "runs").glob("scratch-*"))
