@@ -159,8 +159,10 @@ def _run_workers(job: Job, queue: RunQueue, progress: Progress, workers: int) ->
     try:
         while True:
             ended = {number: process.exitcode for number, process in enumerate(processes) if not process.is_alive()}
+            began = time.perf_counter()
             runs = queue.update()
             progress.update(runs)
+            seconds = time.perf_counter() - began
             if runs.settled or (job.deadline is not None and time.time() >= job.deadline):
                 return
             for number, code in ended.items():
@@ -169,7 +171,7 @@ def _run_workers(job: Job, queue: RunQueue, progress: Progress, workers: int) ->
                     raise RuntimeError(f"worker processes ended {restarts} times, the last one with exit code {code}")
                 progress.write(f"worker {number} ended with exit code {code}; another one takes its place")
                 processes[number] = start(number)
-            time.sleep(PAUSE)
+            time.sleep(max(PAUSE, 20 * seconds))  # a database of many runs is slow to read; leave the cores to the runs
     finally:
         for process in processes:
             process.terminate()
