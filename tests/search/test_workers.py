@@ -105,13 +105,13 @@ def test_ctrl_c_and_killed_workers_lose_no_finished_run(folder):
     interrupted = start(folder)
     wait_for_calls(folder, 4, interrupted)
     os.killpg(interrupted.pid, signal.SIGINT)
-    output, _ = interrupted.communicate(timeout=240)
+    output, _ = interrupted.communicate(timeout=900)
     assert "KeyboardInterrupt" in output
     assert ends(interrupted.pid)
     before = calls(folder)
     assert output.count("[") >= 1, output  # lines of finished runs
 
-    output, _ = start(folder).communicate(timeout=240)
+    output, _ = start(folder).communicate(timeout=900)
     assert "1, picked on seeds 0 to 2, beats 0 by" in output, output
     assert "another one takes its place" in output
     done = calls(folder)
@@ -202,8 +202,8 @@ def test_two_machines_share_a_study_on_a_server_and_the_heartbeat_finds_the_one_
     first, second = start(folder, postgresql), start(folder, postgresql)
     wait_for_calls(folder, 3, first)
     first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=240)
-    output, _ = second.communicate(timeout=240)
+    first.communicate(timeout=900)
+    output, _ = second.communicate(timeout=900)
     assert "1, picked on seeds 0 to 2, beats 0 by" in output, output
     done = calls(folder)
     assert len(set(done)) == 2 * 3 + 2 * 6
