@@ -115,6 +115,7 @@ def answer(study: Study, plan: Plan, confirm_seeds: int, *, register_look: bool)
         *plan.notes,
         *_notes_about_data(metric),
         *([] if comparison is None else _notes_about_comparison(comparison, plan, confirm_seeds)),
+        *([] if comparison is None else _better_controls(comparison, plan, unit)),
         *([f"the runs have several metrics: {', '.join(metrics)}"] if len(metrics) > 1 else []),
     ]
     return Answer(text, tuple(notes), _rows(runs, plan, comparison), comparison, unit, dict(runs.failed))
@@ -156,6 +157,15 @@ def _notes_about_comparison(comparison: Comparison, plan: Plan, confirm_seeds: i
     if picks.pick is not None and (edge := _edge(plan, picks.pick)):
         notes.append(edge)
     return notes
+
+
+def _better_controls(comparison: Comparison, plan: Plan, unit: Unit) -> list[str]:
+    return [
+        f"{plan[d.against].phrase or d.against} is better than {comparison.picks.pick} by {unit.number(-d.mean)} "
+        f"({unit.number(-d.high)} to {unit.number(-d.low)}), so this change helps more than epsilon does"
+        for d in comparison.differences[1:]
+        if d.high < 0
+    ]
 
 
 def _edge(plan: Plan, name: str) -> str:

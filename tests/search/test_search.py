@@ -168,6 +168,15 @@ def test_controls_are_explored_and_the_best_of_each_group_is_confirmed(folder):
     assert [d.against for d in result.comparison.differences] == ["0", "x2", "longer"]
 
 
+def test_a_control_that_is_better_than_the_pick_is_mentioned(folder):
+    settings = [Setting("0", 0.0), Setting("1", 0.5), Setting("x2", 3.0, "the base loss at twice the learning rate")]
+    result, _ = run(folder, settings=settings, controls=[["x2"]])
+    (note,) = [note for note in result.notes if "helps more" in note]
+    _, difference = result.comparison.differences
+    assert f"the base loss at twice the learning rate is better than 1 by {-difference.mean:.3g}" in note
+    assert f"({-difference.high:.3g} to {-difference.low:.3g})" in note
+
+
 def test_a_limit_of_time_stops_with_what_is_complete(folder):
     result, _ = run(folder, max_time=0)
     assert result.sentence == "Not finished: 0 of 9 runs of the explore phase are complete."
