@@ -1,5 +1,6 @@
 """A small convolutional network for small images."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -32,6 +33,7 @@ class SmallCNN(nn.Module):
         self.features = nn.Sequential(
             _convolution(in_channels, width),
             _convolution(width, 2 * width, stride=2),
+            _Pool(),
             _convolution(2 * width, 2 * width),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
@@ -42,6 +44,14 @@ class SmallCNN(nn.Module):
         """Return the logits of ``input``."""
         logits: Tensor = self.head(self.features(input))
         return logits
+
+
+class _Pool(nn.Module):
+    """Averages a map to about 4x4, so that the last convolution covers most of the image. 8x8 images stay unchanged."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the averages."""
+        return F.avg_pool2d(input, kernel_size=max(1, min(input.shape[-2:]) // 4))
 
 
 def _convolution(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:

@@ -11,6 +11,14 @@ def test_images_of_any_small_size_become_logits(size, in_channels):
     assert network(torch.randn(2, in_channels, size, size)).shape == (2, 7)
 
 
+@pytest.mark.parametrize("size", [8, 16, 28, 32, 64])
+def test_the_last_convolution_has_a_map_of_4x4(size):
+    network, maps = SmallCNN(width=4), []
+    network.features[3].register_forward_pre_hook(lambda module, inputs: maps.append(inputs[0].shape))
+    network(torch.randn(2, 1, size, size))
+    assert maps == [(2, 8, 4, 4)]
+
+
 def test_it_is_small():
     assert 20_000 < sum(parameter.numel() for parameter in SmallCNN().parameters()) < 100_000
 
