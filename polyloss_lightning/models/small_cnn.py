@@ -7,6 +7,9 @@ from torch import Tensor, nn
 class SmallCNN(nn.Module):
     """Three convolutions with batch norm, pooling and a linear layer: about 57,000 parameters at the default width.
 
+    On three classes of digits with 120, 40 and 10 training images, enlarged to 8, 16, 32 or 64 pixels, 20 epochs reach
+    a balanced accuracy of 0.83 to 1 on other digits (``benchmarks/small_cnn.py``; chance is 0.33).
+
     Args:
         num_classes: number of classes.
         in_channels: number of channels of the images.
@@ -51,7 +54,8 @@ class _Pool(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the averages."""
-        return F.avg_pool2d(input, kernel_size=max(1, min(input.shape[-2:]) // 4))
+        pooled: Tensor = F.avg_pool2d(input, kernel_size=max(1, min(input.shape[-2:]) // 4))
+        return pooled
 
 
 def _convolution(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
