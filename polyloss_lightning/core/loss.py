@@ -49,7 +49,7 @@ def loss(
     only one extra tensor the size of the logits is kept for backward (the formula keeps up to 18). Do not modify input
     or target in place before backward. ``on_entries`` is called with the detached entries of the whole input.
     """
-    if not _has_closed_form(link, input, target):
+    if not has_closed_form(link, input, target):
         if torch.compiler.is_compiling() or not type(input).__module__.startswith("torch.distributed.tensor"):
             return _formula(link, input, target, polynomial, reduction, on_entries)
         from torch.distributed.tensor.experimental import implicit_replication
@@ -103,7 +103,7 @@ def reduce(parts: Sequence[Entries], polynomial: Polynomial, reduction: Reductio
     return loss if loss.dtype == entries.dtype else loss.to(entries.dtype)
 
 
-def _has_closed_form(link: Link, input: Tensor, target: Tensor) -> bool:
+def has_closed_form(link: Link, input: Tensor, target: Tensor) -> bool:
     """Return True if only eager reverse-mode autograd differentiates, and by nothing but the logits.
 
     Everything else needs the formula: links of other types (subclasses may have entries of their own), tracers
@@ -172,12 +172,8 @@ class _ClosedForm(torch.autograd.Function):
         elif denominator is None:
             loss = value.mean() if value.dim() > 0 else value / count
         else:
-            total = value.sum()
-            nothing = denominator == 0
-            loss = total / denominator.masked_fill(nothing, torch.nan)
-            # The mean of nothing is NaN and its gradient infinite, but none of that reaches the logits.
-            counted = denominator.masked_fill(nothing & (total == 0), torch.inf)
-            factor = counted.reciprocal_().mul_(count)
+            loss, factor = mean(value.sum(), denominator)
+            factor.mul_(count)
         if differentiable:
             ctx.link, ctx.polynomial, ctx.reduction = link, polynomial, reduction
             ctx.save_for_backward(input, target, gradient, factor)
@@ -194,12 +190,25 @@ class _ClosedForm(torch.autograd.Function):
             grad = grad * factor
         elif ctx.reduction == "none" and type(ctx.link) is Softmax:
             grad = grad.unsqueeze(min(1, grad.dim()))
-        # In place unless the graph is kept for another backward pass.
-        if _keeps_graph():
-            gradient = gradient * grad
-        elif grad.dim() > 0 or not grad.is_cpu or is_in_torch_dispatch_mode() or grad.item() != 1:
-            gradient.mul_(grad)
+        gradient = scaled(gradient, grad)
         return gradient if gradient.dtype is input.dtype else gradient.to(input.dtype), *[None] * 6
+
+
+def mean(total: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and its derivative by ``total``."""
+    nothing = denominator == 0
+    # The mean of nothing is NaN and its gradient infinite, but none of that reaches the logits.
+    counted = denominator.masked_fill(nothing & (total == 0), torch.inf)
+    return total / denominator.masked_fill(nothing, torch.nan), counted.reciprocal_()
+
+
+def scaled(gradient: Tensor, grad: Tensor) -> Tensor:
+    """Return ``gradient * grad``, computed in place unless the graph is kept for another backward pass."""
+    if _keeps_graph():
+        return gradient * grad
+    if grad.dim() > 0 or not grad.is_cpu or is_in_torch_dispatch_mode() or grad.item() != 1:
+        gradient.mul_(grad)
+    return gradient
 
 
 # Without this query the gradient is multiplied out of place, which takes twice the memory.

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import _reduction as legacy
 
 from polyloss_lightning._checks import check_choice
-from polyloss_lightning.core import Entries, Link, Sigmoid, Softmax
+from polyloss_lightning.core import Entries, Link, Polynomial, Reduction, Sigmoid, Softmax
 from polyloss_lightning.core.entries import autocast_dtype
-from polyloss_lightning.core.linear_softmax import linear_link
+from polyloss_lightning.core.linear_softmax import linear_loss
+from polyloss_lightning.core.loss import OnEntries, loss
 
 LossName: TypeAlias = Literal[
     "cross_entropy",
@@ -51,12 +52,14 @@ class Call(NamedTuple):
     link: Link
     linear: tuple[Tensor, Tensor | None] | None = None
 
-    def link_and_input(self) -> tuple[Link, Tensor]:
-        """Return the link and its input: for a linear layer the features, or the logits if they are needed."""
+    def loss(self, polynomial: Polynomial, on_entries: OnEntries = None) -> Tensor:
+        """Return the loss of ``polynomial`` that replaces this call."""
+        reduction = cast(Reduction, self.reduction)
         if self.linear is None:
-            return self.link, self.input
+            return loss(self.link, self.input, self.target, polynomial, reduction, on_entries)
         weight, bias = self.linear
-        return linear_link(cast(Softmax, self.link), self.input, weight, self.target, bias)
+        link = cast(Softmax, self.link)
+        return linear_loss(link, self.input, weight, self.target, bias, polynomial, reduction, on_entries)
 
 
 class LossFunction(NamedTuple):

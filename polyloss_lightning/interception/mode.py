@@ -4,16 +4,15 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
-from polyloss_lightning.core import Entries, Observer, Polynomial, Reduction, Sigmoid
+from polyloss_lightning.core import Entries, Observer, Polynomial, Sigmoid
 from polyloss_lightning.core.entries import observe
-from polyloss_lightning.core.loss import loss
 from polyloss_lightning.interception import call_sites
 from polyloss_lightning.interception.backward import BACKWARD_PASSES, run_in
 from polyloss_lightning.interception.call_sites import CallSite
@@ -130,29 +129,27 @@ class LossMode(TorchFunctionMode):
             return None, False
         if self.replacing and self._in_no_grad():
             _refuse_reentrant_checkpoint(name, where)
-        polynomial, link = Polynomial(self.epsilon), call.link
+        polynomial, observed = Polynomial(self.epsilon), call
         if focal is not None:
             polynomial = polynomial._replace(gamma=float(focal["gamma"]))
-            link = Sigmoid(ignore_index=NO_TARGET, alpha=focal["alpha"])
+            observed = call._replace(link=Sigmoid(ignore_index=NO_TARGET, alpha=focal["alpha"]))
 
         def on_entries(entries: Entries) -> None:
             observation = observe(entries, polynomial, reduction)
-            for observed, observer in list(self.observers.values()):
-                if observed == name:
+            for observed_name, observer in list(self.observers.values()):
+                if observed_name == name:
                     observer(observation)
 
         observing = self.observers and not seen
         if observing and (focal is not None or not self.replacing):
             # Compute the entries here if nothing is replaced, or if only the cross-entropy in a focal loss is replaced.
             with torch.no_grad():
-                link, input = call.link_and_input() if focal is None else (link, call.input)
-                on_entries(link.entries(input, call.target))
+                observed.loss(polynomial, on_entries)
             observing = False
         if not self.replacing:
             return None, False
         # No function that an outer mode replaces is called, so epsilon is applied once.
-        reduced, (link, input) = cast(Reduction, call.reduction), call.link_and_input()
-        result = loss(link, input, call.target, Polynomial(self.epsilon), reduced, on_entries if observing else None)
+        result = call.loss(Polynomial(self.epsilon), on_entries if observing else None)
         if not seen:
             self.exponentials.add(result, thoroughly=is_new)
         return result, is_new

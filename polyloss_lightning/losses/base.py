@@ -12,7 +12,6 @@ from torch.utils.hooks import RemovableHandle
 
 from polyloss_lightning.core import Entries, Observer, Polynomial, Reduction, Sigmoid, Softmax
 from polyloss_lightning.core.entries import observe
-from polyloss_lightning.core.linear_softmax import LinearSoftmax
 from polyloss_lightning.core.loss import check_reduction, loss
 from polyloss_lightning.core.polynomial import as_epsilon, as_gamma, check_num_terms
 
@@ -191,7 +190,7 @@ class PolyLoss(nn.Module):
 
 
 def checked_loss(
-    link: Softmax | Sigmoid | LinearSoftmax,
+    link: Softmax | Sigmoid,
     input: Tensor,
     target: Tensor,
     epsilon: float | Sequence[float],

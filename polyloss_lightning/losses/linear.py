@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from polyloss_lightning.core import Entries, Link, Polynomial, Reduction, Softmax
-from polyloss_lightning.core.linear_softmax import linear_link
-from polyloss_lightning.core.loss import loss
-from polyloss_lightning.losses.base import checked_loss
+from polyloss_lightning.core import Entries, Polynomial, Reduction, Softmax
+from polyloss_lightning.core.linear_softmax import linear_loss, logits
+from polyloss_lightning.core.loss import check_reduction, loss
+from polyloss_lightning.core.polynomial import as_epsilon, check_num_terms
 from polyloss_lightning.losses.cross_entropy import Poly1CrossEntropyLoss
 
 
@@ -35,7 +35,7 @@ def poly1_linear_cross_entropy(
     Args:
         input: features, shape ``(D)`` or ``(N, D)``.
         linear_weight: weight of the linear layer, shape ``(C, D)``.
-        target: class indices, shape ``()`` or ``(N)``.
+        target: class indices, shape ``()`` or ``(N)``, or probabilities, shape ``(C)`` or ``(N, C)``.
         epsilon: perturbation of the first coefficients.
         linear_bias: bias of the linear layer, shape ``(C)``.
         weight: class weights, shape ``(C)``.
@@ -51,10 +51,12 @@ def poly1_linear_cross_entropy(
         >>> poly1_linear_cross_entropy(input, linear_weight, torch.tensor([0, 1]), epsilon=2.0, reduction="none")
         tensor([0.4823, 0.0736])
     """
-    options = Softmax(weight, ignore_index, label_smoothing)
-    options.check_options()
-    link, features_or_logits = linear_link(options, input, linear_weight, target, linear_bias)
-    return checked_loss(link, features_or_logits, target, epsilon, reduction, num_terms=num_terms)
+    link = Softmax(weight, ignore_index, label_smoothing)
+    link.check_options()
+    check_reduction(reduction)
+    polynomial = Polynomial(as_epsilon(epsilon), num_terms=num_terms)
+    check_num_terms(num_terms, polynomial.epsilon)
+    return linear_loss(link, input, linear_weight, target, linear_bias, polynomial, reduction)
 
 
 class Poly1LinearCrossEntropyLoss(Poly1CrossEntropyLoss):
@@ -63,16 +65,17 @@ class Poly1LinearCrossEntropyLoss(Poly1CrossEntropyLoss):
     .. math:: \ell = w_y \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big), \quad P = \mathrm{softmax}(W x + b)
 
     The loss owns no parameter: it is called with the weight (and bias) of the layer,
-    ``loss(features, layer.weight, target, layer.bias)``. It stands on torch's ``linear_cross_entropy`` (torch 2.14 and
-    later), which computes the logits 256 rows at a time in the forward pass, and again in the backward pass.
+    ``loss(features, layer.weight, target, layer.bias)``. It computes at most 256 rows of the logits at a time, and from
+    them their loss and the gradients of features, weight and bias. These gradients are what is kept for the backward
+    pass; do not modify features, weight or targets in place before it.
 
-    - :math:`-\log P_t` has the accuracy of torch's operator: in float32, cross-entropies below 6e-8 are rounded to 0,
-      and in half precision the loss of each sample has the digits of that dtype.
-    - The full logits are computed, as by a linear layer followed by :class:`Poly1CrossEntropyLoss`, with label
-      smoothing, with probabilities as targets, under ``torch.func``, forward mode and ``torch.jit``, and before torch
-      2.14.
-    - A second derivative (``create_graph=True``) raises ``RuntimeError``. ``retain_graph=True`` works at no extra
-      memory: torch's option ``allow_retain_graph`` only concerns reductions that are not used here.
+    - With reduction ``"none"``, nothing is kept, and the backward pass computes the logits once more.
+    - Under autocast the logits have its dtype, and the gradients of weight and bias are added up in float32.
+    - The graph of ``torch.compile`` breaks at the loss, so it cannot be compiled with ``fullgraph=True``.
+    - All logits are computed, as by a linear layer followed by :class:`Poly1CrossEntropyLoss`, under ``torch.func``,
+      forward mode, ``torch.export`` and ``torch.jit``, for subclasses of tensors such as ``DTensor``, for class weights
+      that need a gradient, and for second derivatives (``create_graph=True``).
+    - ``retain_graph=True`` keeps the gradients, so a backward pass needs as much memory once more.
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
@@ -107,9 +110,9 @@ class Poly1LinearCrossEntropyLoss(Poly1CrossEntropyLoss):
     def entries(  # type: ignore[override]
         self, input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Tensor | None = None
     ) -> Entries:
-        """Return what enters the polynomial: the log-probability and the weight of each entry."""
-        link, input = linear_link(self.link(), input, linear_weight, target, linear_bias)
-        return link.entries(input, target)
+        """Return what enters the polynomial: the log-probability and the weight of each entry, from all logits."""
+        entries: Entries = self.link().entries(logits(input, linear_weight, linear_bias), target)
+        return entries
 
     @torch.jit.unused
     def forward(  # type: ignore[override]
@@ -135,11 +138,10 @@ class Poly1LinearCrossEntropyLoss(Poly1CrossEntropyLoss):
         target: Tensor,
         linear_bias: Tensor | None,
     ) -> Tensor:
-        link: Link
         if type(self).entries is Poly1LinearCrossEntropyLoss.entries:
-            link, input = linear_link(self.link(), input, linear_weight, target, linear_bias)
-        else:
-            link = _OwnEntries(self, linear_weight, linear_bias)
+            layer = (input, linear_weight, target, linear_bias)
+            return linear_loss(self.link(), *layer, polynomial, self._reduction, on_entries)
+        link = _OwnEntries(self, linear_weight, linear_bias)
         return loss(link, input, target, polynomial, self._reduction, on_entries)
 
 

@@ -4,17 +4,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
 
 import polyloss_lightning as poly
-from polyloss_lightning.core.linear_softmax import LinearSoftmax, linear_link
-from polyloss_lightning.core.softmax import Softmax
+from polyloss_lightning.core import linear_softmax
 
-ROWS, FEATURES, CLASSES = 600, 12, 50  # three chunks of rows
+ROWS, FEATURES, CLASSES = 40, 12, 50
 
-needs_operator = pytest.mark.skipif(
-    not hasattr(F, "linear_cross_entropy"), reason="torch before 2.14 has no linear_cross_entropy"
-)
+
+@pytest.fixture(autouse=True)
+def _a_few_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(linear_softmax, "_FEW", 1)
+    monkeypatch.setattr(linear_softmax, "_ROWS", 15)  # at most: three parts of 14, 14 and 12
+    monkeypatch.setattr(linear_softmax, "_CACHE", 1)
 
 
 def formula(input, linear_weight, target, linear_bias=None, *, epsilon, weight=None, smoothing=0.0, num_terms=None):
@@ -63,6 +64,12 @@ def gradients(value, operands):
     return torch.autograd.grad((value * factor).sum(), leaves)
 
 
+def assert_same(value, expected, operands):
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-5)
+    for got, wanted in zip(gradients(value, operands), gradients(expected, operands), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
 OPTIONS = {
     "poly1": {"epsilon": 2.0},
     "base": {"epsilon": 0.0},
@@ -91,27 +98,29 @@ def test_value_and_gradients_are_those_of_the_formula(options, reduction, bias):
     epsilon = options["epsilon"] if isinstance(options["epsilon"], list) else [options["epsilon"]]
     expected = reduced(*formula(*given, epsilon=epsilon, smoothing=smoothing, **rest), reduction)
     assert torch.equal(function, value)
-    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-5)
-    for got, wanted in zip(gradients(value, given), gradients(expected, given), strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+    assert_same(value, expected, given)
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_probabilities_are_the_formula(reduction):
-    input, linear_weight, _, linear_bias = operands()
-    target = torch.rand(ROWS, CLASSES).softmax(-1)
-    value = poly.Poly1LinearCrossEntropyLoss(2.0, reduction=reduction)(input, linear_weight, target, linear_bias)
-    expected = reduced(*formula(input, linear_weight, target, linear_bias, epsilon=[2.0]), reduction)
-    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_value_and_gradients_of_probabilities_are_those_of_the_formula(reduction, smoothing):
+    input, linear_weight, _, linear_bias = given = operands()
+    target, weight = torch.randn(ROWS, CLASSES).softmax(-1), torch.linspace(0, 2, CLASSES)
+    loss = poly.Poly1LinearCrossEntropyLoss(2.0, reduction=reduction, label_smoothing=smoothing, weight=weight)
+    value = loss(input, linear_weight, target, linear_bias)
+    terms = formula(input, linear_weight, target, linear_bias, epsilon=[2.0], smoothing=smoothing, weight=weight)
+    assert_same(value, reduced(*terms, reduction), given)
 
 
-def test_a_single_sample():
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_a_single_sample(reduction):
     input, linear_weight, target, linear_bias = operands()
-    loss = poly.Poly1LinearCrossEntropyLoss(2.0)
-    value = loss(input[1], linear_weight, target[1], linear_bias)
+    value = poly.poly1_linear_cross_entropy(
+        input[1], linear_weight, target[1], epsilon=2.0, linear_bias=linear_bias, reduction=reduction
+    )
     expected, _ = formula(input[1], linear_weight, target[1], linear_bias, epsilon=[2.0])
     assert value.shape == ()
-    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-5)
+    assert_same(value, expected, (input, linear_weight, linear_bias))
 
 
 def test_without_a_target_that_counts_the_mean_is_nan_as_in_torch():
@@ -157,23 +166,7 @@ def test_the_observation_adds_up_to_the_loss():
     assert not observation.log_p.requires_grad
 
 
-@needs_operator
-def test_the_logits_are_never_held():
-    rows, features, classes = 2048, 16, 4000
-    input, linear_weight = (torch.randn(size, features, requires_grad=True) for size in (rows, classes))
-    target = torch.randint(classes, (rows,))
-    loss = poly.Poly1LinearCrossEntropyLoss(2.0)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        loss(input, linear_weight, target).backward()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = highest = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        highest = max(highest, held)
-    assert 0 < highest <= 0.3 * rows * classes * 4  # 256 of 2,048 rows are an eighth
-
-
-@needs_operator
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="new in torch 2.14")
 def test_an_override_adds_no_second_epsilon():
     input, linear_weight, target, _ = operands()
     expected = poly.poly1_linear_cross_entropy(input, linear_weight, target, epsilon=2.0)
@@ -181,14 +174,6 @@ def test_an_override_adds_no_second_epsilon():
         F.linear_cross_entropy(input, linear_weight, target)  # an override that replaces nothing is an error
         value = poly.poly1_linear_cross_entropy(input, linear_weight, target, epsilon=2.0)
     assert torch.equal(value, expected)
-
-
-@needs_operator
-def test_a_second_derivative_is_an_error_that_names_the_way_out():
-    input, linear_weight, target, _ = operands()
-    value = poly.poly1_linear_cross_entropy(input, linear_weight, target)
-    with pytest.raises(RuntimeError, match=r"no second derivative.*create_graph=True.*poly1_cross_entropy"):
-        torch.autograd.grad(value, input, create_graph=True)
 
 
 def test_a_second_backward_gives_the_same_gradient():
@@ -215,15 +200,37 @@ def test_transforms_of_torch_func_get_their_derivatives():
     torch.testing.assert_close(tangent.double(), (expected * direction).double().sum(), rtol=1e-4, atol=1e-6)
 
 
-@needs_operator
-def test_compiled_it_is_the_same():
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="before 2.7, compiled code holds all logits")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo looks at it
+def test_compiled_code_leaves_the_graph_for_the_loss():
     given = operands()
-    loss = poly.Poly1LinearCrossEntropyLoss(2.0)
-    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
-    expected, value = loss(*given), compiled(*given)
-    torch.testing.assert_close(value, expected)
-    for got, wanted in zip(gradients(value, given), gradients(expected, given), strict=True):
-        torch.testing.assert_close(got, wanted)
+    loss, frames = poly.Poly1LinearCrossEntropyLoss(2.0), []
+
+    def step(input, linear_weight, target, linear_bias):
+        return loss(input * 2, linear_weight, target, linear_bias) * 3
+
+    def backend(graph, example_inputs):
+        frames.extend(node.name for node in graph.graph.nodes if node.op in ("call_function", "call_method"))
+        return graph
+
+    value = torch.compile(step, backend=backend)(*given)
+    assert_same(value, step(*given).double(), (*given[:2], given[3]))
+    assert len(frames) == 2  # the products before and after the loss
+
+
+def test_it_can_be_exported():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(FEATURES, CLASSES)
+            self.loss_fn = poly.Poly1LinearCrossEntropyLoss(2.0)
+
+        def forward(self, input, target):
+            return self.loss_fn(input, self.head.weight, target, self.head.bias)
+
+    head, (input, _, target, _) = Head(), operands()
+    exported = torch.export.export(head, (input.detach(), target)).module()
+    torch.testing.assert_close(exported(input.detach(), target), head(input, target).detach())
 
 
 def test_a_subclass_with_entries_of_its_own():
@@ -242,7 +249,7 @@ def test_a_subclass_with_entries_of_its_own():
     [
         ({"input": torch.randn(4, 3)}, ValueError, r"`input` must have shape \(D\) or \(N, D\) with D = 12.*\(4, 3\)"),
         ({"input": torch.randn(2, 2, 12)}, ValueError, r"`input` must have shape.*\(2, 2, 12\)"),
-        ({"target": torch.zeros(5, dtype=torch.long)}, ValueError, r"`target` must have shape \(4,\).*\(5,\)"),
+        ({"target": torch.zeros(5, dtype=torch.long)}, ValueError, r"`target` must.*indices of shape \(4,\).*\(5,\)"),
         ({"target": torch.zeros(4, dtype=torch.int32)}, TypeError, "`target`.*torch.int64.*torch.int32"),
         ({"linear_bias": torch.zeros(3)}, ValueError, r"`linear_bias` must have shape \(50,\).*\(3,\)"),
         ({"weight": torch.ones(3)}, ValueError, r"`weight` must have shape \(50,\).*\(3,\)"),
@@ -251,7 +258,6 @@ def test_a_subclass_with_entries_of_its_own():
         ({"epsilon": "1"}, TypeError, "`epsilon`"),
     ],
 )
-@needs_operator
 def test_bad_arguments_are_errors(change, error, match):
     arguments = {
         "input": torch.randn(4, FEATURES),
@@ -260,16 +266,6 @@ def test_bad_arguments_are_errors(change, error, match):
     }
     with pytest.raises(error, match=match):
         poly.poly1_linear_cross_entropy(**{**arguments, **change})
-
-
-def test_the_link_is_chunked_where_torch_can():
-    input, linear_weight, target, linear_bias = operands()
-    link, seen = linear_link(Softmax(), input, linear_weight, target, linear_bias)
-    assert isinstance(link, LinearSoftmax) == hasattr(F, "linear_cross_entropy")
-    assert (seen is input) == hasattr(F, "linear_cross_entropy")
-    link, seen = linear_link(Softmax(label_smoothing=0.1), input, linear_weight, target, linear_bias)
-    assert isinstance(link, Softmax)
-    torch.testing.assert_close(seen, input @ linear_weight.T + linear_bias)
 
 
 def test_the_mixin_passes_the_weight_on():
@@ -310,7 +306,7 @@ def test_yaml_scheduler_and_monitor(tmp_path, monkeypatch):
         def train_dataloader(self):
             torch.manual_seed(1)  # the same samples in every call
             input, _, target, _ = operands()
-            return DataLoader(TensorDataset(input.detach(), target), batch_size=300)
+            return DataLoader(TensorDataset(input.detach(), target), batch_size=20)
 
     config = tmp_path / "linear.yaml"
     config.write_text("""
