@@ -61,6 +61,7 @@ class MadeUp(NamedTuple):
         value = 0.8 + 0.01 * self.epsilon + noise
         metrics = {"val/balanced_accuracy": value} | ({"test/balanced_accuracy": value - 0.01} if test else {})
         for part in ("val", "test"):
+            metrics[f"{part}/calibration_error"] = 0.05 + abs(noise)
             for k in range(CLASSES):
                 metrics[f"{part}/recall_class/{k}"] = value - 0.04 * k
                 metrics[f"{part}/poly/pt_class/{k}"] = value - 0.05 * k + 0.01 * self.epsilon
@@ -72,6 +73,7 @@ class MadeUp(NamedTuple):
                 f"train/poly/term_{j}": [(self.epsilon * (j == 1) + 1 / j) * (1.3 - part) for part in growth]
                 for j in (1, 2, 3)
             },
+            "val/calibration_error": [0.2 - 0.1 * part for part in growth],
             "train/poly/tail": [0.2 * (1.3 - part) for part in growth],
         }
         return Fitted(metrics, history, [100 / (k + 1) for k in range(CLASSES)])

@@ -174,6 +174,8 @@ def _edge(plan: Plan, name: str) -> str:
     if pick.position is None or len(set(positions)) < 3 or min(positions) < pick.position < max(positions):
         return ""
     where = "smallest" if pick.position == min(positions) else "largest"
+    if pick.grid == "epsilon" and pick.position <= -1:
+        return f"{name} is the {where} epsilon that was tried; below -1 the gradient of confident samples is reversed"
     beyond = "smaller" if where == "smallest" else "larger"
     return f"{name} is the {where} {pick.grid} that was tried; a {beyond} one may do better"
 

@@ -243,7 +243,13 @@ def test_without_a_test_metric_the_answer_has_a_note(folder):
 def test_a_pick_at_the_edge_of_the_grid_is_mentioned(folder):
     settings = [Setting(f"epsilon {gain:g}", gain, "", "epsilon", gain) for gain in GAINS.values()]
     result, _ = run(folder, settings=settings, baseline="epsilon 0")
-    assert any("is the largest epsilon that was tried" in note for note in result.notes)
+    assert any("is the largest epsilon that was tried; a larger one may do better" in note for note in result.notes)
+
+
+def test_an_epsilon_below_minus_one_is_not_suggested(folder):
+    settings = [Setting(f"epsilon {epsilon:g}", epsilon, "", "epsilon", epsilon) for epsilon in (0.0, -0.5, -1.0)]
+    result, _ = run(folder, settings=settings, baseline="epsilon 0", mode="min")
+    assert "epsilon -1 is the smallest epsilon that was tried; below -1 the gradient" in " ".join(result.notes)
 
 
 def test_the_plan_can_be_read_from_the_study(folder):
