@@ -11,7 +11,7 @@ memory are those of forward and backward of layer and loss together, on one thre
 
 The first table judges the head. A ratio is "median [lowest highest]" of five runs that take both in turns; "stock" and
 "warm" are the settings of glibc's allocator of benchmarks/losses.py. The peak is in units of the logits. Without the
-gradients of features and weight, which remain afterwards, the head holds what the table calls "beside them"; torch
+gradients of features and weight, which remain afterwards, the head holds what the table calls "beside gradients"; torch
 computes them after its peak.
 
 The second table and the figure show times with the stock allocator (medians of three runs, or one run from 16 million
@@ -58,7 +58,7 @@ MUSTS = {
     Size(1024, 512, 21_841): (1.15, 0.5),
     Size(1024, 256, 128_000): (1.0, 0.5),
 }
-BY_CLASSES = [Size(1024, 256, classes) for classes in (10, 100, 1_000, 10_000, 32_000, 128_000)]
+BY_CLASSES = [Size(512, 256, classes) for classes in (10, 100, 1_000, 10_000, 32_000, 128_000)]
 BY_BATCH = [Size(batch, 256, 10_000) for batch in (16, 64, 256, 1_024, 4_096)]
 GROWN = tuple(dict.fromkeys(BY_CLASSES + BY_BATCH))
 QUICK = [Size(8, 4, 10), Size(8, 4, 30)]
@@ -170,7 +170,7 @@ def draw(results: Results, by_classes: list[Size], by_batch: list[Size], path: P
 
     figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), sharex="col", layout="constrained")
     columns = (
-        (by_classes, [size.classes for size in by_classes], "classes (1,024 samples)"),
+        (by_classes, [size.classes for size in by_classes], "classes (512 samples)"),
         (by_batch, [size.batch for size in by_batch], "samples (10,000 classes)"),
     )
     for column, (sizes, xs, label) in enumerate(columns):
@@ -214,7 +214,7 @@ def main() -> None:
         settings = ON_CUDA if options.device == "cuda" else (STOCK, WARM)
         results = {setting: results_of_worker(options, str(setting)) for setting in settings}
         header = ["layer and batch", "torch, ms", *map(str, settings), "must", "verdict"]
-        header += ["peak of torch", "peak", "beside them", "must", "verdict"]
+        header += ["peak of torch", "peak", "beside gradients", "must", "verdict"]
         print_table("The head over Linear + F.cross_entropy", header, head_rows(results))
         growth = results_of_worker(options, "growth")
     header = ["layer and batch", *[f"{name}, ms" for name in LOSSES], *[f"{name}, MiB" for name in LOSSES]]
