@@ -47,6 +47,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def long(session: nox.Session) -> None:
+    """Run the tests that take long: training in several processes by every launcher, and mistakes in the command."""
+    session.install("-e", ".[all]", *group("test"))
+    session.run("pytest", "-m", "slow", *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session
 def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest versions that pyproject.toml allows."""
     extras = itertools.chain.from_iterable(PROJECT["project"]["optional-dependencies"].values())

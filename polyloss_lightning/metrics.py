@@ -1,16 +1,18 @@
 """The polynomial terms of a loss as a torchmetrics Metric."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from polyloss_lightning._checks import check_integer
 from polyloss_lightning.core import Observation, polynomial
 from polyloss_lightning.terms import first_term_gradient, first_term_share, terms
+
+if TYPE_CHECKING:
+    from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 HISTOGRAM_BINS = 50
 _CLASS_COLUMNS = 5
@@ -44,6 +46,8 @@ def term_sums(observation: Observation, num_terms: int, num_classes: int | None 
     Returns:
         A vector in the layout of :func:`zero_sums`, for :func:`term_values`.
     """
+    # Of a DTensor (tensor parallel), every process takes the whole.
+    observation = Observation._make(map(_whole, observation))
     epsilon, gamma, kept = observation.epsilon, observation.gamma, observation.num_terms
     weight, focal_base = observation.weight, observation.focal_base
     log_p = observation.log_p.masked_fill(weight == 0, 0)  # an entry of weight 0 may be infinite
@@ -178,8 +182,8 @@ class PolynomialTerms(Metric):
         return term_values(self.sums, self.num_terms, self.num_classes)
 
     def plot(
-        self, val: dict[str, Tensor] | Sequence[dict[str, Tensor]] | None = None, ax: _AX_TYPE | None = None
-    ) -> _PLOT_OUT_TYPE:
+        self, val: dict[str, Tensor] | Sequence[dict[str, Tensor]] | None = None, ax: "_AX_TYPE | None" = None
+    ) -> "_PLOT_OUT_TYPE":
         """Plot the scalar values of one ``compute``, or of several over time.
 
         Args:
@@ -220,6 +224,10 @@ def check_sizes(num_terms: int, num_classes: int | None) -> None:
     check_integer("num_terms", num_terms, "an integer of at least 1", at_least=1)
     if num_classes is not None:
         check_integer("num_classes", num_classes, "an integer of at least 2", at_least=2)
+
+
+def _whole(part: Any) -> Any:
+    return part.full_tensor() if hasattr(part, "full_tensor") else part
 
 
 def _scalars(values: dict[str, Tensor]) -> dict[str, Tensor]:

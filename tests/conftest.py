@@ -18,8 +18,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    line = "condition(part, name, refused=None): a condition under which a part is tested, or refused for this reason"
-    config.addinivalue_line("markers", line)
+    line = "condition(part, name, refused=None, read=False): a condition under which a part is tested, or refused for "
+    config.addinivalue_line(
+        "markers", line + "this reason; read: Lightning's code for it was read, because it needs a GPU"
+    )
+    config.addinivalue_line("markers", "slow: a test of `nox -s long`, which other sessions leave out")
 
 
 def pytest_collection_finish(session):
@@ -30,7 +33,8 @@ def pytest_collection_finish(session):
         for mark in item.iter_markers("condition"):
             part, name = mark.args
             assert part in PARTS, f"{item.nodeid}: {part!r} is not one of {PARTS}"
-            print("condition", part, name, mark.kwargs.get("refused") or "", item.nodeid, sep="\t")
+            how = "read" if mark.kwargs.get("read") else "tested"
+            print("condition", part, name, mark.kwargs.get("refused") or "", how, item.nodeid, sep="\t")
 
 
 settings.register_profile("usual", max_examples=50, deadline=None)

@@ -133,7 +133,8 @@ def test_public_names_are_sorted_and_exist(path):
             assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
             assert len(set(names)) == len(names)
             return
-    assert path.name != "__init__.py", "a package says what it offers"
+    only_docstring = len(tree.body) == 1
+    assert path.name != "__init__.py" or only_docstring, "a package says what it offers"
 
 
 def test_every_public_name_exists():

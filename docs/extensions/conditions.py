@@ -17,29 +17,29 @@ ROOT = Path(__file__).parents[2]
 
 def write_table(app: Sphinx) -> None:
     """Collect the marks, and write ``generated/conditions.md``."""
-    command = [sys.executable, "-m", "pytest", "tests", "--collect-only", "-q", "--conditions"]
+    command = [sys.executable, "-m", "pytest", "tests", "-m", "", "--collect-only", "-q", "--conditions"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"collecting the tests failed:\n{done.stdout}\n{done.stderr}")
     found = [line.split("\t") for line in done.stdout.splitlines() if re.match(r"condition\t", line)]
     file = Path(app.srcdir) / "generated" / "conditions.md"
     file.parent.mkdir(exist_ok=True)
-    file.write_text(table([(part, name, refused, test) for _, part, name, refused, test in found]), encoding="utf-8")
+    file.write_text(table([(part, name, refused, how) for _, part, name, refused, how, _ in found]), encoding="utf-8")
 
 
 def table(found: list[tuple[str, str, str, str]]) -> str:
     """Return a Markdown table with one row per condition, one column per part, and the reasons of refusals below.
 
     Args:
-        found: part, condition, reason of the refusal ("" if the condition is supported), and test.
+        found: part, condition, reason of the refusal ("" if the condition is supported), and "tested" or "read".
     """
     parts = sorted({part for part, _, _, _ in found})
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     reasons: list[str] = []
-    for part, name, refused, _ in found:
+    for part, name, refused, how in found:
         if refused and refused not in reasons:
             reasons.append(refused)
-        cells[name][part] = f"refused ({reasons.index(refused) + 1})" if refused else cells[name].get(part, "tested")
+        cells[name][part] = f"refused ({reasons.index(refused) + 1})" if refused else cells[name].get(part, how)
     lines = [f"| condition | {' | '.join(parts)} |", f"|---|{'---|' * len(parts)}"]
     lines += [
         f"| {name} | {' | '.join(row.get(part, '') for part in parts)} |"

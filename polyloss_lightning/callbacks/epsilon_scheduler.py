@@ -13,8 +13,16 @@ from typing_extensions import override
 
 from polyloss_lightning._checks import check_choice, check_integer
 from polyloss_lightning.callbacks.base import Callback
-from polyloss_lightning.callbacks.trainer import Interval, Window, epsilon_values, max_epochs, position, run_length
-from polyloss_lightning.callbacks.trainer.find_losses import Loss, choose, find_callbacks, find_losses
+from polyloss_lightning.callbacks.trainer.find_losses import Loss, choose, choose_for, find_losses
+from polyloss_lightning.callbacks.trainer.log_names import epsilon_values
+from polyloss_lightning.callbacks.trainer.progress import (
+    Interval,
+    Window,
+    logs_are_due,
+    max_epochs,
+    position,
+    run_length,
+)
 from polyloss_lightning.core import polynomial
 from polyloss_lightning.losses import PolyLoss
 from polyloss_lightning.schedules import Schedule
@@ -119,7 +127,8 @@ class EpsilonScheduler(Callback):
     @override
     def state_key(self) -> str:
         # Schedulers of different losses need separate states. The schedule is not in the key, so it may be changed.
-        return self._generate_state_key(loss=self.loss and tuple(sorted(self.loss)))
+        arguments = {"loss": self.loss and tuple(sorted(self.loss))}
+        return f"{type(self).__qualname__}{arguments}"
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -158,7 +167,7 @@ class EpsilonScheduler(Callback):
     ) -> None:
         epsilon = self._move(trainer)  # in every batch, because a mid-epoch resume calls no epoch-start hook
         # Lightning's log() costs more than the rest of the schedule, so call it only if the value is actually used.
-        due = self.prog_bar or trainer.fast_dev_run or trainer._logger_connector.should_update_logs  # type: ignore[attr-defined]
+        due = self.prog_bar or trainer.fast_dev_run or logs_are_due(trainer)  # type: ignore[attr-defined]
         if not self.log_epsilon or not due or trainer.barebones:
             return
         for path in self._losses if self._several else [""]:
@@ -196,12 +205,8 @@ class EpsilonScheduler(Callback):
 
     def _find_losses(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         every = find_losses(trainer, pl_module)
-        self._losses = choose(every, self.loss, "loss")
+        self._losses = choose_for(self, EpsilonScheduler, trainer, every, "loss")
         self._several = len(self._losses) < len(choose(every, None, "loss"))
-        for other in find_callbacks(trainer, EpsilonScheduler):
-            shared = [] if other is self else sorted(self._losses.keys() & choose(every, other.loss, "loss").keys())
-            if shared:
-                raise ValueError(f"two EpsilonSchedulers move the same losses: {shared}; set `loss` on each scheduler")
         for loss in self._losses.values():
             if isinstance(loss, PolyLoss):
                 polynomial.check_num_terms(loss.num_terms, polynomial.as_epsilon(self.schedule(0.0)))

@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from polyloss_lightning._checks import check_choices
 from polyloss_lightning.callbacks.base import Callback
-from polyloss_lightning.callbacks.trainer import Stage, StepCheck, StepContext, unwrap_step, wrap_step
+from polyloss_lightning.callbacks.trainer.log_names import Stage
+from polyloss_lightning.callbacks.trainer.step_wrapper import StepCheck, StepContext, unwrap_step, wrap_step
 from polyloss_lightning.core import Observable
 from polyloss_lightning.interception import CallSite, Elementwise, LossName, LossOverride, OnNothing
 from polyloss_lightning.schedules import Schedule

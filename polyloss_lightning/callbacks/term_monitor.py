@@ -10,17 +10,14 @@ from typing_extensions import override
 
 from polyloss_lightning._checks import check_choices
 from polyloss_lightning.callbacks.base import Callback
-from polyloss_lightning.callbacks.monitor import (
-    ObservationCollector,
-    PassSums,
-    TermLog,
-    find_num_classes,
-    given_counts,
-    observed_losses,
-)
-from polyloss_lightning.callbacks.run_files import RunFiles
-from polyloss_lightning.callbacks.trainer import Stage, in_trained_step, max_epochs
-from polyloss_lightning.callbacks.trainer.find_losses import find_callbacks
+from polyloss_lightning.callbacks.monitor.class_values import find_num_classes, given_counts
+from polyloss_lightning.callbacks.monitor.observation_collector import ObservationCollector
+from polyloss_lightning.callbacks.monitor.run_files import RunFiles
+from polyloss_lightning.callbacks.monitor.sums import PassSums
+from polyloss_lightning.callbacks.monitor.term_log import TermLog
+from polyloss_lightning.callbacks.trainer.find_losses import choose_for, find_callbacks, find_losses, observables
+from polyloss_lightning.callbacks.trainer.log_names import Stage
+from polyloss_lightning.callbacks.trainer.progress import in_trained_step, logs_are_due, max_epochs
 from polyloss_lightning.core import Observable
 from polyloss_lightning.metrics import check_sizes, term_names
 
@@ -120,7 +117,8 @@ class PolynomialTermMonitor(Callback):
     @property
     @override
     def state_key(self) -> str:
-        return self._generate_state_key(losses=self.losses and tuple(sorted(self.losses)))
+        arguments = {"losses": self.losses and tuple(sorted(self.losses))}
+        return f"{type(self).__qualname__}{arguments}"
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -157,7 +155,7 @@ class PolynomialTermMonitor(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._end_step("train")
-        if "train" in self.stages and not trainer.barebones and trainer._logger_connector.should_update_logs:
+        if "train" in self.stages and not trainer.barebones and logs_are_due(trainer):
             self._log.step(pl_module, self._sums.of_step(trainer, self._step))
 
     @override
@@ -255,7 +253,8 @@ class PolynomialTermMonitor(Callback):
         if trainer.barebones:  # such a Trainer logs nothing
             return
         others = [other for other in find_callbacks(trainer, PolynomialTermMonitor) if other is not self]
-        self._observables = observed_losses(trainer, pl_module, self.losses, [other.losses for other in others])
+        every = observables(find_losses(trainer, pl_module))
+        self._observables = choose_for(self, PolynomialTermMonitor, trainer, every, "losses")
         self._log.several = bool(others) or len(self._observables) > 1
         self._collector.attach(self._observables)
         if self.record:
@@ -265,6 +264,8 @@ class PolynomialTermMonitor(Callback):
         self._log.class_counts = given_counts(trainer) or self._log.class_counts
         if self.per_class:
             counts = self._log.class_counts or ()
+            if self.num_classes and len(counts) > self.num_classes:
+                raise ValueError(f"`num_classes` is {self.num_classes}, but there are {len(counts)} `class_counts`")
             self._sums.num_classes = self.num_classes or len(counts) or find_num_classes(trainer, pl_module)
         self._sums.begin(stage, self._observables, pl_module.device)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from polyloss_lightning._shipped_configs import resolve_config
 from polyloss_lightning.cli.lightning_cli import PolyLossCLI
+from polyloss_lightning.cli.mistakes import describe, is_mistake
 from polyloss_lightning.cli.subcommands import SUBCOMMANDS
 
 
@@ -39,6 +40,11 @@ def main(args: Sequence[str] | None = None) -> None:
     sys.argv = [*before[:1], *arguments]
     try:
         PolyLossCLI(given)
+    except Exception as error:  # outside of what PolyLossCLI reports itself, such as a seed that is out of range
+        if not is_mistake(error) or "JSONARGPARSE_DEBUG" in os.environ:
+            raise
+        print(f"error: {describe(error)}", file=sys.stderr)
+        raise SystemExit(2) from error
     finally:
         sys.argv = before
 

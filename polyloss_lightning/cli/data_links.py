@@ -2,12 +2,14 @@
 
 import inspect
 import pydoc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch.cli
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 # Attribute of the data module, path of the arguments that get its value.
 _LINKS = (
@@ -24,22 +26,26 @@ def link_data(parser: LightningArgumentParser) -> None:
         parser.link_arguments(f"data.{attribute}", target, apply_on="instantiate")
 
 
-class LinkedInstantiator(_InstantiatorFn):
-    """Builds the model with the hyperparameters of its config, among them the values taken from the data.
+def linked_instantiator(cli: LightningCLI) -> Callable[..., Any] | None:
+    """Return what builds the model with the hyperparameters of its config, among them the values taken from the data.
 
     Lightning adds the value of every link to the hyperparameters, even if the class has no such argument. Then the
-    model does not start, or cannot be loaded from its checkpoint.
+    model does not start, or cannot be loaded from its checkpoint. A Lightning without its private class for this
+    builds the model in its own way, and the result is None.
     """
+    make = getattr(lightning.pytorch.cli, "_InstantiatorFn", None)
+    build: Any = None if make is None else make(cli=cli, key="model")
 
-    def __call__(self, class_type: type[Any], *args: Any, applied_instantiation_links: Any, **kwargs: Any) -> Any:
-        """Return an instance of ``class_type``."""
-        config = self.cli._get(self.cli.config, self.key)
+    def instantiate(class_type: type[Any], *args: Any, applied_instantiation_links: Any, **kwargs: Any) -> Any:
+        config = cli.config.get(str(cli.subcommand), cli.config)["model"]
         links = {
             target: value
             for target, value in applied_instantiation_links.items()
-            if target.removeprefix(f"{self.key}.") in config
+            if target.removeprefix("model.") in config
         }
-        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+        return build(class_type, *args, applied_instantiation_links=links, **kwargs)
+
+    return None if build is None else instantiate
 
 
 def check_links(model: Namespace | None, datamodule: Any) -> None:

@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jsonargparse.typing import PositiveInt
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch import Tensor
 
@@ -16,8 +17,8 @@ from polyloss_lightning._shipped_configs import config_names
 from polyloss_lightning.callbacks import PredictionWriter
 from polyloss_lightning.cli.best_validation import BestValidation
 from polyloss_lightning.cli.class_results import split_classes
-from polyloss_lightning.cli.data_links import LinkedInstantiator, check_links, link_data, take_class_names
-from polyloss_lightning.cli.mistakes import MISTAKES, is_mistake
+from polyloss_lightning.cli.data_links import check_links, link_data, linked_instantiator, take_class_names
+from polyloss_lightning.cli.mistakes import check_numbers, describe, is_mistake
 from polyloss_lightning.cli.next_steps import next_commands, poly_sentence
 from polyloss_lightning.cli.parser import OneLineParser
 from polyloss_lightning.cli.subcommands import SUBCOMMANDS
@@ -80,34 +81,45 @@ class PolyLossCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Set the number of threads before the first computation, and the class names of a checkpoint to predict."""
-        num_threads = self._get(self.config, "num_threads")
+        num_threads = self._setting("num_threads")
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         if self.subcommand == "predict":
-            take_class_names(self._get(self.config, "data"), self._get(self.config, "ckpt_path"))
+            take_class_names(self._setting("data"), self._setting("ckpt_path"))
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-        except MISTAKES as error:
+        except Exception as error:
             if not is_mistake(error):
                 raise
-            self._parser(subcommand).error(str(error), error)
+            self._fail(error)
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer, and report arguments that our constructors reject as command-line errors."""
         try:
             super().instantiate_classes()
-            check_links(self._get(self.config, "model"), self.datamodule)
-        except MISTAKES as error:
+            check_links(self._setting("model"), self.datamodule)
+            check_numbers(self.trainer)
+        except Exception as error:
             if not is_mistake(error):
                 raise
-            self._parser(self.subcommand).error(str(error), error)
+            self._fail(error)
+
+    def _setting(self, key: str) -> Any:
+        """Return a value of the config of the subcommand, None if it has none."""
+        return self.config.get(str(self.subcommand), self.config).get(key)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """End with the error in one line."""
+        parsers: Mapping[str, OneLineParser] = getattr(self, "_subcommand_parsers", {})
+        parsers.get(str(self.subcommand), self.parser).error(describe(error), error)
 
     def _add_instantiators(self) -> None:
         super()._add_instantiators()
-        instantiator = LinkedInstantiator(cli=self, key="model")
-        self.parser.add_instantiator(instantiator, self._model_class, subclasses=self.subclass_mode_model)
+        instantiator, model_class = linked_instantiator(self), getattr(self, "_model_class", LightningModule)
+        if instantiator is not None:
+            self.parser.add_instantiator(instantiator, model_class, subclasses=self.subclass_mode_model)
 
     def before_validate(self) -> None:
         """Turn off Lightning's table, because :meth:`after_validate` prints one."""
@@ -166,7 +178,7 @@ class PolyLossCLI(LightningCLI):
         if not self.trainer.is_global_zero or not metrics:
             return
         named = {f"{stage}/{name}": vector for name, vector in vectors.items()}
-        results = print_results(metrics, named, self.datamodule, title, self._get(self.config, "class_groups"))
+        results = print_results(metrics, named, self.datamodule, title, self._setting("class_groups"))
         folder = run_folder(self.trainer)
         written = {}
         if results.values and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+import yaml
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 
 from polyloss_lightning.cli.command import with_shipped_configs
 from polyloss_lightning.cli.lightning_cli import PolyLossCLI
@@ -46,8 +47,8 @@ class _FitParser(PolyLossCLI):
 
     def before_instantiate_classes(self) -> None:
         """Keep the config, and stop."""
-        self._dump_config()
-        raise _ParsedError(self.config_dump)
+        text = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml")
+        raise _ParsedError(yaml.safe_load(text)["fit"])
 
 
 def resolve(arguments: Sequence[str]) -> Config:
@@ -106,7 +107,7 @@ class ConfigObjective:
         else:  # a new parser for every run would take longer than some runs
             cli = self._cli
             cli.config = cli.parser.parse_object(config)
-            cli._set_seed()
+            seed_everything(seed, workers=True)
             cli.before_instantiate_classes()
             cli.instantiate_classes()
         return Fit(self._cli.model, self._cli.datamodule, self._cli.trainer)

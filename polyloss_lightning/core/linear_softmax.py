@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from polyloss_lightning.core import loss as losses
 from polyloss_lightning.core.entries import Entries, Plan
 from polyloss_lightning.core.loss import OnEntries, Reduction
 from polyloss_lightning.core.polynomial import Polynomial
 from polyloss_lightning.core.softmax import Softmax
+from polyloss_lightning.core.transforms import is_in_torch_dispatch_mode
 
 Layer: TypeAlias = tuple[Tensor, Tensor, Tensor | None]  # input, weight and bias of a linear layer
 Gradients: TypeAlias = Sequence[Tensor | None]

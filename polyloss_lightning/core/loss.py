@@ -5,8 +5,6 @@ from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from polyloss_lightning._checks import check_choice
 from polyloss_lightning.core import blocks
@@ -15,6 +13,7 @@ from polyloss_lightning.core.entries import Entries, Plan
 from polyloss_lightning.core.polynomial import Polynomial
 from polyloss_lightning.core.sigmoid import Sigmoid
 from polyloss_lightning.core.softmax import Softmax
+from polyloss_lightning.core.transforms import is_in_torch_dispatch_mode, is_transformed
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 OnEntries: TypeAlias = Callable[[Entries], None] | None
@@ -110,7 +109,7 @@ def has_closed_form(link: Link, input: Tensor, target: Tensor) -> bool:
     (``torch.compile``, ``torch.export``, ``torch.jit``), the transforms of ``torch.func``, forward mode, subclasses of
     tensors, targets, weights or alphas that need a gradient, and empty tensors, of which no maximum exists.
     """
-    if type(link) not in _CLOSED_FORMS or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+    if type(link) not in _CLOSED_FORMS or torch.compiler.is_compiling() or is_transformed():
         return False
     if type(input) not in (Tensor, torch.nn.Parameter) or type(target) is not Tensor:
         return False
@@ -118,11 +117,7 @@ def has_closed_form(link: Link, input: Tensor, target: Tensor) -> bool:
         if isinstance(option, Tensor) and (option.requires_grad or type(option) is not Tensor):
             return False
     return (
-        input.numel() > 0
-        and not target.requires_grad
-        and not target.is_inference()  # autograd refuses to save it
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
+        input.numel() > 0 and not target.requires_grad and not target.is_inference()  # autograd refuses to save it
     )
 
 
@@ -212,4 +207,6 @@ def scaled(gradient: Tensor, grad: Tensor) -> Tensor:
 
 
 # Without this query the gradient is multiplied out of place, which takes twice the memory.
-_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+_keeps_graph: Callable[[], bool] = getattr(
+    getattr(torch._C, "_autograd", None), "_get_current_graph_task_keep_graph", lambda: True
+)

@@ -16,6 +16,12 @@ BACKWARD_PASSES: frozenset[Callable[..., Any]] = frozenset(
 )
 
 
+def in_backward_pass() -> bool:
+    """Return whether a backward pass is running in this thread."""
+    # Without this private name, the losses that activation checkpointing recomputes would be counted twice.
+    return bool(getattr(torch._C, "_current_graph_task_id", lambda: -1)() != -1)
+
+
 def run_in(
     mode: TorchFunctionMode, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:

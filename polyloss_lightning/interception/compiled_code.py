@@ -11,6 +11,9 @@ import torch
 def outside_of_graphs(reason: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Break the graph at every call of the decorated function, and run it as plain Python.
 
+    A break at the loss costs less than one percent of a compiled training step (``benchmarks/interception.py``), so
+    there is no second way that traces the replacement into the graph.
+
     Args:
         reason: shown in the error if the code that calls it is compiled with ``fullgraph=True``.
     """

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
@@ -63,10 +64,25 @@ class ExponentialCheck:
         if thoroughly and loss.grad_fn is not None:
             self._nodes.add(loss.grad_fn)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Follow nothing in a backward pass, in which no loss is new, but compiled code calls many functions."""
+        losses, self._losses = self._losses, {}
+        try:
+            yield
+        finally:
+            self._losses = losses
+
     def forget(self) -> None:
         """Follow nothing any more; an exponential that takes part in a gradient is still refused."""
         self._losses.clear()
         self._exponentials.clear()
+        self._nodes.clear()
+
+    def forget_dead(self) -> None:
+        """Follow only what still exists, such as a running mean of the loss that weights the next step."""
+        self._losses = {key: mark for key, mark in self._losses.items() if not mark.expired()}  # type: ignore[no-untyped-call]
+        self._exponentials = {key: mark for key, mark in self._exponentials.items() if key in self._losses}
         self._nodes.clear()
 
     def forget_nodes(self) -> None:
@@ -219,7 +235,9 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _key(tensor: Tensor) -> int | None:
     """Return what identifies the storage of ``tensor``; None if it has none, as a sparse tensor."""
     try:
-        return int(_unwrapped(tensor).untyped_storage()._cdata)
+        storage = _unwrapped(tensor).untyped_storage()
+        # Without this private name, empty tensors would all be the same.
+        return int(getattr(storage, "_cdata", None) or storage.data_ptr())
     except (NotImplementedError, RuntimeError):
         return None
 

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import _reduction as legacy
 
 from polyloss_lightning._checks import check_choice
 from polyloss_lightning.core import Entries, Link, Polynomial, Reduction, Sigmoid, Softmax
@@ -135,7 +134,7 @@ def refuse_bad_options(
         sample["target"] = torch.zeros(1, dtype=torch.long, device="cpu") if is_index else sample["input"]
     tensors = {name: sample.get(name) for name, value in arguments.items() if isinstance(value, Tensor)}
     # Not for an override around this one, which would take the call for one of the module.
-    with torch._C.DisableTorchFunction(), warnings.catch_warnings():
+    with getattr(torch._C, "DisableTorchFunction", contextlib.nullcontext)(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         func(**{**arguments, **tensors})
     if len(_accepted) > 1000:  # an option that moves
@@ -209,7 +208,10 @@ def _linear_cross_entropy(
 def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     if size_average is None and reduce is None:
         return "mean" if reduction == "elementwise_mean" else reduction
-    return legacy.legacy_get_string(size_average, reduce)
+    of_old = "sum" if size_average is not None and not size_average else "mean"
+    meant = "none" if reduce is not None and not reduce else of_old
+    warnings.warn(f"size_average and reduce are deprecated: use reduction={meant!r}", stacklevel=2)
+    return meant
 
 
 # Includes losses that are not selected for replacement, because the table of call sites lists them as well.

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import CheckpointFunction
 from polyloss_lightning.core import Entries, Observer, Polynomial, Sigmoid
 from polyloss_lightning.core.entries import observe
 from polyloss_lightning.interception import call_sites
-from polyloss_lightning.interception.backward import BACKWARD_PASSES, run_in
+from polyloss_lightning.interception.backward import BACKWARD_PASSES, in_backward_pass, run_in
 from polyloss_lightning.interception.call_sites import CallSite
 from polyloss_lightning.interception.compiled_code import (
     frames_compiled,
@@ -35,6 +35,7 @@ from polyloss_lightning.interception.scope import Scope
 Elementwise: TypeAlias = Literal["error", "apply", "skip"]
 
 _WATCHED: dict[Callable[..., Any], LossFunction | None] = {**LOSS_FUNCTIONS, **dict.fromkeys(BACKWARD_PASSES)}
+_NEW_FOR = 4
 _NOT_SELECTED = "not in losses"
 _SKIPPED = "elementwise='skip'"
 _NO_FULLGRAPH = "an override replaces losses outside of the graph: compile this code without fullgraph=True"
@@ -73,6 +74,7 @@ class LossMode(TorchFunctionMode):
         self.exponentials = ExponentialCheck(strict=elementwise == "apply")
         self._uncompiled = ExitStack()
         self._compiled: int | None = None
+        self._new_for = 0  # number of backward passes after which what is left of the losses is still followed
         self._compiled_since = False
 
     def __torch_function__(
@@ -121,7 +123,7 @@ class LossMode(TorchFunctionMode):
         if not why_not and focal is None and reduction == "none":
             why_not = self._why_not_elementwise(name, where)
         # During a backward pass, activation checkpointing repeats calls that were already seen in the forward pass.
-        seen = torch._C._current_graph_task_id() != -1
+        seen = in_backward_pass()
         is_new = False
         if self.replacing and not seen:
             is_new = self._note(CallSite(name, reduction, where, not why_not, why_not), tuple(call.input.shape))
@@ -152,23 +154,30 @@ class LossMode(TorchFunctionMode):
         result = call.loss(Polynomial(self.epsilon), on_entries if observing else None)
         if not seen:
             self.exponentials.add(result, thoroughly=is_new)
+            self._new_for = _NEW_FOR if is_new else self._new_for
         return result, is_new
 
     @outside_of_graphs(_NO_FULLGRAPH)
     def _backward(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.exponentials.refuse(args[:1] or kwargs)
-        result = run_in(self, func, types, args, kwargs)
+        with self.exponentials.paused():
+            result = run_in(self, func, types, args, kwargs)
         if not kwargs.get("retain_graph") and not kwargs.get("create_graph"):
-            self.exponentials.forget_losses()
+            self._forget(self.exponentials.forget_losses)
+            self._new_for = max(0, self._new_for - 1)
             self._uncompiled.close()
         return result
 
     def begin_step(self) -> None:
         """Forget the losses of the step before. If code was compiled in it, what becomes of the losses is unknown."""
         self.trains = torch.is_grad_enabled()
-        self.exponentials.forget()
+        self._forget(self.exponentials.forget)
         before, self._compiled = self._compiled, frames_compiled()
         self._compiled_since = before is not None and before != self._compiled
+
+    def _forget(self, forget: Callable[[], None]) -> None:
+        """Forget the losses, but not yet what is left of new ones. To follow that in every step would take too long."""
+        (self.exponentials.forget_dead if self._new_for else forget)()
 
     def end_step(self) -> None:
         """Let compiled code run again as such."""

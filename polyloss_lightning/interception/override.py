@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -30,7 +30,6 @@ class LossOverride:
         *,
         losses: Sequence[LossName] | None = None,
         scope: Sequence[str] | None = None,
-        module: nn.Module | None = None,
         elementwise: Elementwise = "error",
         on_nothing: OnNothing = "error",
     ) -> None:
@@ -40,8 +39,6 @@ class LossOverride:
         self._depth = 0
         self._mode = LossMode(check_losses(losses), None if scope is None else Scope(scope), elementwise)
         self.epsilon = epsilon
-        if module is not None:
-            self.resolve_scope(module)
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:
@@ -82,17 +79,13 @@ class LossOverride:
         """Whether an observer is registered."""
         return bool(self._mode.observers)
 
-    @contextmanager
-    def replacing(self) -> Iterator[None]:
+    def replacing(self) -> AbstractContextManager[None]:
         """Return a context manager that replaces the losses while its block runs."""
-        with self._entered(replacing=True):
-            yield
+        return self._entered(replacing=True)
 
-    @contextmanager
-    def observing(self) -> Iterator[None]:
+    def observing(self) -> AbstractContextManager[None]:
         """Return a context manager that only passes loss calls to the observers, without replacing them."""
-        with self._entered(replacing=False):
-            yield
+        return self._entered(replacing=False)
 
     @contextmanager
     def _entered(self, *, replacing: bool) -> Iterator[None]:
@@ -197,9 +190,9 @@ def override_losses(
 
     A focal loss that computes Pt as ``exp(-ce)`` would be corrupted. An exponential of a replaced loss (``exp``, a
     sigmoid, a softmax over losses) is therefore refused if it takes part in a gradient: at the latest, the backward
-    pass raises. If the exponential is meant, use a loss of this package with
-    :class:`~polyloss_lightning.LossProvider`. Everything else that is computed from a replaced loss, such as a
-    perplexity, is that of the replaced loss.
+    pass raises. (Numbers that leave torch, by ``.item()`` or NumPy, cannot be followed.) If the exponential is meant,
+    use a loss of this package with :class:`~polyloss_lightning.LossProvider`. Everything else that is computed from a
+    replaced loss, such as a perplexity, is that of the replaced loss.
 
     In compiled code, the graph breaks at a replaced loss, and ``fullgraph=True`` is refused. The block affects only the
     thread that enters it. It has to include the backward pass if the model recomputes
@@ -239,9 +232,10 @@ def override_losses(
     """
     if scope is not None and module is None:
         raise ValueError(f"`scope` {list(scope)} needs `module`, the model that contains these paths")
-    return LossOverride(
-        epsilon, losses=losses, scope=scope, module=module, elementwise=elementwise, on_nothing=on_nothing
-    )
+    override = LossOverride(epsilon, losses=losses, scope=scope, elementwise=elementwise, on_nothing=on_nothing)
+    if module is not None:
+        override.resolve_scope(module)
+    return override
 
 
 _UNSEEN = (

@@ -74,7 +74,7 @@ def test_two_schedulers_move_two_losses_and_keep_two_states(make_trainer, two_lo
 @pytest.mark.parametrize("paths", [("loss_fn", None), ("loss_fn", ["heads.aux", "heads.same"])], ids=str)
 @pytest.mark.condition("EpsilonScheduler", "several of a kind for one loss", refused="each would overwrite the other")
 def test_two_schedulers_of_one_loss_are_an_error(make_trainer, two_losses, paths):
-    with pytest.raises(ValueError, match=r"two EpsilonSchedulers move the same losses.*loss_fn"):
+    with pytest.raises(ValueError, match=r"two EpsilonSchedulers have the same losses.*loss_fn"):
         fit(make_trainer, two_losses(), *(EpsilonScheduler(UP, loss=loss) for loss in paths))
 
 

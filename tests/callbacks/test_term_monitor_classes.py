@@ -46,7 +46,7 @@ def test_each_class_and_third_is_logged(make_trainer, skewed):
 
 @pytest.fixture
 def fit_with_counts(make_trainer, skewed):
-    def run(counts):
+    def run(counts, **options):
         module = skewed()
 
         class Data(pl.LightningDataModule):
@@ -57,7 +57,7 @@ def fit_with_counts(make_trainer, skewed):
 
             val_dataloader = train_dataloader
 
-        trainer = make_trainer(callbacks=[PolynomialTermMonitor(per_class=True)], max_epochs=1)
+        trainer = make_trainer(callbacks=[PolynomialTermMonitor(per_class=True, **options)], max_epochs=1)
         trainer.fit(module, datamodule=Data())
         return trainer
 
@@ -75,6 +75,11 @@ def test_counts_of_the_datamodule_come_first(fit_with_counts, counts):
 def test_counts_by_something_else_than_class_indices_are_an_error(fit_with_counts):
     with pytest.raises(ValueError, match=r"`class_counts` .* mapping from the index of each class.*got 'cat'"):
         fit_with_counts({"cat": 3, "dog": 1})
+
+
+def test_more_counts_than_classes_are_an_error(fit_with_counts):
+    with pytest.raises(ValueError, match=r"`num_classes` is 2, but there are 3 `class_counts`"):
+        fit_with_counts([1, 3, 2], num_classes=2)
 
 
 def test_a_number_of_classes_of_numpy_is_a_number(make_trainer, skewed):

@@ -141,32 +141,6 @@ def test_plot_of_a_folder_without_a_record_is_one_clear_error(polyloss, tmp_path
     assert "poly_terms.jsonl" in error
 
 
-# Each of these comes out only when the run has started.
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["--trainer.callbacks.loss=head.loss_fn"], "head.loss_fn"),
-        (["--trainer.accelerator=gpu"], "gpu"),
-        (["--ckpt_path=nothing.ckpt"], "nothing.ckpt"),
-        (["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.monitor=val/nothing"], "val/nothing"),
-        (["--trainer.limit_train_batches=2.5"], "2.5"),
-    ],
-)
-def test_a_mistake_found_during_the_run_is_reported_in_one_line(polyloss, arguments, named):
-    quick = ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-    if "loss" in arguments[0]:
-        arguments = [
-            "--trainer.callbacks+=EpsilonScheduler",
-            "--trainer.callbacks.schedule=ConstantSchedule",
-            "--trainer.callbacks.schedule.value=1.0",
-            *arguments,
-        ]
-    code, _, error = polyloss("fit", "--config", "digits_constant", *quick, *arguments)
-    assert code == 2
-    (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
-    assert named in line
-
-
 def test_a_file_wins_over_a_shipped_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits_longtail").touch()

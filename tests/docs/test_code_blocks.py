@@ -45,7 +45,9 @@ PAGES = [path for path in sorted(DOCS.rglob("*.md")) if not BUILT & set(path.rel
 def test_code_of_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("polyloss_lightning.callbacks.run_files.RunFiles.draw", lambda *_: None)  # it takes seconds
+    monkeypatch.setattr(
+        "polyloss_lightning.callbacks.monitor.run_files.RunFiles.draw", lambda *_: None
+    )  # it takes seconds
     module = ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)  # where dataclasses and pickle look for what a page defines
     code_of_commands = [code for language, _, code in blocks(page) if language == "bash"]

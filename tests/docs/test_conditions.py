@@ -14,16 +14,18 @@ def load(name):
 
 def test_a_row_per_condition_a_column_per_part_and_a_reason_per_refusal():
     found = [
-        ("Monitor", "DDP", "", "test_a"),
-        ("Override", "DDP", "", "test_b"),
-        ("Override", "DDP", "", "test_b"),
-        ("Override", "fullgraph", "it breaks the graph", "test_c"),
+        ("Monitor", "DDP", "", "tested"),
+        ("Override", "DDP", "", "tested"),
+        ("Override", "DDP", "", "tested"),
+        ("Monitor", "DeepSpeed", "", "read"),
+        ("Override", "fullgraph", "it breaks the graph", "tested"),
     ]
     lines = load("conditions").table(found).splitlines()
-    assert lines[:4] == [
+    assert lines[:5] == [
         "| condition | Monitor | Override |",
         "|---|---|---|",
         "| DDP | tested | tested |",
+        "| DeepSpeed | read |  |",
         "| fullgraph |  | refused (1) |",
     ]
     assert "1. it breaks the graph" in lines

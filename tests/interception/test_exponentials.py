@@ -483,6 +483,35 @@ def test_an_exponential_that_is_trained_with_is_refused(logits, name):
     assert logits.grad is None
 
 
+class Running:
+    """Steps that keep a running mean of their losses."""
+
+    def __init__(self):
+        self.override = override_losses(2.0)
+        self.mean = torch.ones(())
+
+    def step(self, logits, weight=torch.ones_like):
+        with self.override.replacing():
+            loss = F.cross_entropy(logits, TARGET)
+            value = weight(self.mean) * loss
+            self.mean = 0.9 * self.mean + 0.1 * loss.detach()
+            value.backward()
+
+
+def test_an_exponential_of_the_losses_of_earlier_steps_is_refused(logits):
+    running = Running()
+    running.step(logits)
+    with pytest.raises(LossOverrideError, match="pt = exp"):
+        running.step(logits, lambda mean: torch.exp(-mean))
+
+
+def test_one_that_is_only_logged_is_not_and_other_uses_are_not(logits):
+    running = Running()
+    for _ in range(4):
+        assert torch.exp(running.mean) > 0
+        running.step(logits, lambda mean: 1 / mean)
+
+
 @pytest.mark.parametrize("elementwise", ["error", "skip"])
 @pytest.mark.parametrize("name", ["torch.exp, mean", "detached, sum", "of_binary", "softmax_over_losses"])
 def test_it_is_refused_for_every_choice_of_elementwise(logits, name, elementwise):
@@ -550,7 +579,8 @@ def test_scripted_code_without_an_exponential_is_accepted(logits, script):
 
 def test_what_is_followed_is_forgotten_after_the_backward_pass(logits):
     with override_losses() as override:
-        F.cross_entropy(logits, TARGET).backward()
+        for _ in range(5):  # what is left of a new loss is followed a little longer
+            F.cross_entropy(logits, TARGET).backward()
         assert not override._mode.exponentials.active
 
 

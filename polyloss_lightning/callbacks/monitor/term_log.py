@@ -14,7 +14,7 @@ from polyloss_lightning.callbacks.monitor.class_values import (
     class_values,
     counts_seen,
 )
-from polyloss_lightning.callbacks.trainer import Stage, epsilon_values, prefix
+from polyloss_lightning.callbacks.trainer.log_names import Stage, epsilon_values, prefix
 from polyloss_lightning.core import Observable, polynomial
 from polyloss_lightning.metrics import term_names, term_values
 from polyloss_lightning.record import EpochRecord

@@ -6,6 +6,7 @@ from typing import TypeAlias, TypeVar
 import lightning.pytorch as pl
 
 from polyloss_lightning.callbacks.loss_override import PolyLossOverride
+from polyloss_lightning.core import Observable
 from polyloss_lightning.interception.scope import without_wrappers
 from polyloss_lightning.losses import PolyLoss
 
@@ -56,6 +57,30 @@ def choose(found: Mapping[str, _L], paths: Sequence[str] | None, argument: str) 
         )
     first = {id(loss): path for path, loss in reversed(list(found.items()))}
     return {first[id(found[path])]: found[path] for path in (found if paths is None else paths)}
+
+
+def choose_for(
+    callback: pl.Callback, kind: type[pl.Callback], trainer: pl.Trainer, found: Mapping[str, _L], argument: str
+) -> dict[str, _L]:
+    """Return the losses chosen by the ``argument`` of ``callback``, which no other callback of this kind may choose.
+
+    Raises:
+        ValueError: as :func:`choose`, and if another callback chooses the same loss.
+    """
+    mine = choose(found, getattr(callback, argument), argument)
+    for other in find_callbacks(trainer, kind):
+        shared = [] if other is callback else sorted(mine.keys() & choose(found, getattr(other, argument), argument))
+        if shared:
+            raise ValueError(f"two {kind.__name__}s have the same losses: {shared}; set `{argument}` on each of them")
+    return mine
+
+
+def observables(losses: Mapping[str, Loss]) -> dict[str, Observable]:
+    """Return the losses in the module by path, and the functions that are replaced by an override by name."""
+    every: dict[str, Observable] = {}
+    for name, loss in losses.items():
+        every |= loss.observables() if isinstance(loss, PolyLossOverride) else {name: loss}
+    return every
 
 
 def find_callbacks(trainer: pl.Trainer, kind: type[_C]) -> list[_C]:

@@ -82,6 +82,12 @@ def in_trained_step(trainer: pl.Trainer) -> bool:
     return trainer.training and batches.processed > batches.completed
 
 
+def logs_are_due(trainer: pl.Trainer) -> bool:
+    """Return whether the Trainer passes what is logged in the current step on to its loggers."""
+    # Without this private name, every step would log, which takes longer and changes nothing.
+    return bool(getattr(getattr(trainer, "_logger_connector", None), "should_update_logs", True))
+
+
 def run_length(trainer: pl.Trainer, interval: Interval, epoch: int = 0, step: int = 0) -> int | None:
     """Return the number of units in the run, or None if it cannot be derived from the Trainer.
 
@@ -105,7 +111,9 @@ def run_length(trainer: pl.Trainer, interval: Interval, epoch: int = 0, step: in
         return None  # max_steps counts the steps of every optimizer, and a batch may contain several or none
     steps_per_epoch = trainer.num_training_batches
     if steps_per_epoch < math.inf:
-        steps_per_epoch = math.ceil(steps_per_epoch / trainer.accumulate_grad_batches)
+        # DeepSpeed goes on accumulating in the next epoch.
+        rounded = math.floor if trainer.strategy.handles_gradient_accumulation else math.ceil
+        steps_per_epoch = rounded(steps_per_epoch / trainer.accumulate_grad_batches)
     elif epoch and step:
         steps_per_epoch = step / epoch
     if interval == "step":

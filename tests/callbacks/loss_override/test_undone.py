@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.overrides import _get_current_function_mode_stack
 
 from polyloss_lightning import PolyLossOverride
-from polyloss_lightning.callbacks.trainer import unwrap_step, wrap_step
+from polyloss_lightning.callbacks.trainer.step_wrapper import unwrap_step, wrap_step
 
 STEPS = ("training_step", "backward", "validation_step", "test_step")
 

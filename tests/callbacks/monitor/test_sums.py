@@ -1,6 +1,6 @@
 import torch
 
-from polyloss_lightning.callbacks.monitor import PassSums
+from polyloss_lightning.callbacks.monitor.sums import PassSums
 from polyloss_lightning.core import Observation
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyloss_lightning.callbacks.trainer import Window
+from polyloss_lightning.callbacks.trainer.progress import Window
 
 TOTALS = st.integers(1, 500)
 

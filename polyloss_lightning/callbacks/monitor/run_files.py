@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from polyloss_lightning import _files
-from polyloss_lightning.callbacks.logger_files import keeps_files, send_figures, send_record
+from polyloss_lightning.callbacks.monitor.logger_files import keeps_files, send_figures, send_record
 from polyloss_lightning.record import EpochRecord, RecordWriter
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from matplotlib.figure import Figure
 
-from polyloss_lightning.callbacks.logger_files import keeps_files, send_figures, send_record
+from polyloss_lightning.callbacks.monitor.logger_files import keeps_files, send_figures, send_record
 
 FIGURES = {"terms": Figure(), "classes": Figure()}
 
