@@ -35,11 +35,6 @@ def best(
     return least
 
 
-def overridden() -> AbstractContextManager[object]:
-    """An override that warns of nothing: most of what is measured calls no loss."""
-    return override_losses(2.0)
-
-
 def torch_calls(step: Callable[[], object]) -> int:
     """Number of torch functions that a step calls at the outermost level."""
     counter = Counter()
@@ -159,7 +154,8 @@ def per_step() -> None:
         "resnet18, batch 8, 32x32": resnet_step(),
         "transformer, 12 layers of width 64": transformer_step(),
     }.items():
-        plain, under = best(step, [nullcontext, overridden], calls=5)
+        # One override, as in a Trainer: while a loss is new, it is followed further.
+        plain, under = best(step, [nullcontext, override_losses(2.0).replacing], calls=5)
         share = f"{100 * (under / plain - 1):.1f}%"
         print(f"{name:<44}{1e3 * plain:>10.2f}{1e3 * under:>10.2f}{share:>10}{torch_calls(step):>8}")
 
