@@ -14,7 +14,7 @@ Block: TypeAlias = tuple[slice, ...]
 # Elements of the logits to process at a time, at least: few enough to save memory and to stay in the cache, and many
 # enough that the cost of starting an operation (some 5 microseconds on a CPU) is small.
 SMALLEST = 1 << 14
-_CACHE = 1 << 21  # bytes
+_CACHE = 1 << 21  # bytes; of more, glibc's allocator returns the pages after each block
 _ON_DEVICES = 1 << 22  # a guess: not measured on a GPU yet
 
 
@@ -40,13 +40,13 @@ def value_and_gradient(
     gradient: Tensor | None,
     observed: Entries | None,
     size: int,
-    elementwise: bool,
+    values: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the loss of each sample, or the sum of all unless ``elementwise``, and the denominator."""
+    """Return the losses, which are written to ``values``, or if that is None their sum; and the denominator."""
     blocks = _blocks(input.shape, link.joint_dim(input), size)
     # One vector for all sums: many small tensors that live on would fragment the heap between the blocks.
-    sums, counts = torch.empty((2, len(blocks)), dtype=plan.dtype, device=input.device)
-    values, counted = None, False
+    sums = torch.empty(len(blocks), dtype=plan.dtype, device=input.device)
+    count: Any = 0
     for i, block in enumerate(blocks):
         out = None if gradient is None else gradient[block]
         seen = None if observed is None else _slice_entries(observed, input, block)
@@ -55,16 +55,12 @@ def value_and_gradient(
         )
         if out is not None and slope.data_ptr() != out.data_ptr():
             out.copy_(slope)
-        sums[i] = value.sum()
-        counts[i] = value.numel() if denominator is None else denominator
-        counted = counted or denominator is not None
-        if elementwise:
-            if values is None:
-                joint = link.joint_dim(input)  # of size 1 in the values if there is one loss per sample
-                sizes = zip(input.shape, value.shape, strict=True)
-                values = value.new_empty([own if d == joint else size for d, (size, own) in enumerate(sizes)])
+        if values is None:
+            sums[i] = value.sum()
+        else:
             values[block].copy_(value)
-    return sums.sum() if values is None else values, counts.sum() if counted else None
+        count = count + (value.numel() if denominator is None else denominator)
+    return sums.sum() if values is None else values, count if isinstance(count, Tensor) else None
 
 
 def _blocks(shape: torch.Size, joint_dim: int | None, limit: int) -> list[Block]:
@@ -87,5 +83,5 @@ def _slice(tensor: Tensor, input: Tensor, block: Block) -> Tensor:
 
 def _slice_entries(entries: Entries, input: Tensor, block: Block) -> Entries:
     base = None if entries.focal_base is None else _slice(entries.focal_base, input, block)
-    log_p, weight = _slice(entries.log_p, input, block), _slice(entries.weight, input, block)
-    return entries._replace(log_p=log_p, weight=weight, focal_base=base)
+    log_p, weight, target = (_slice(tensor, input, block) for tensor in entries[:3])
+    return entries._replace(log_p=log_p, weight=weight, target=target, focal_base=base)

@@ -14,8 +14,8 @@ class Entries(NamedTuple):
     """What enters the polynomial: one log-probability per entry, and the weight of the entry.
 
     Attributes:
-        log_p: log-probability of each entry, float32 or float64; 0 if the target is ignored.
-        weight: factor of each entry in the loss (class weight, soft target, smoothing); 0 if ignored.
+        log_p: log-probability of each entry, float32 or float64.
+        weight: factor of each entry in the loss (class weight, soft target, smoothing); 0 if the target is ignored.
         target: class index of each entry.
         denominator: scalar by which ``mean`` divides.
         class_dim: dimension over which entries are summed into one loss per sample; None if there is none.
@@ -43,12 +43,16 @@ class Plan(NamedTuple):
         dtype: dtype of the computation.
         scale: factor of the gradient.
         read: whether reading a value costs nothing, as on the CPU.
+        hard: whether all targets of a sigmoid loss are known to be 0, 1 or ignored.
+        ignored: whether any target may be ignored.
     """
 
     polynomial: Polynomial
     dtype: torch.dtype
     scale: float
     read: bool
+    hard: bool
+    ignored: bool
 
 
 class Observation(NamedTuple):
@@ -59,8 +63,9 @@ class Observation(NamedTuple):
     denominator is that of ``mean``. If the denominator is 0, the mean is NaN.
 
     Attributes:
-        log_p: ``[n]`` log-probability of each entry, float32 (float64 for float64 logits); 0 if ignored.
-        weight: ``[n]`` factor of the entry in the loss; 0 if the target is ignored.
+        log_p: ``[n]`` log-probability of each entry, float32 (float64 for float64 logits).
+        weight: ``[n]`` factor of the entry in the loss; 0 if the target is ignored. Entries of weight 0 do not count,
+            and may be left out: a sigmoid loss of targets that are 0 or 1 has one entry per element, otherwise two.
         classes: class index of each entry, of any shape: for many entries a view that repeats a few numbers, because
             writing one index per entry can take longer than the loss. See :attr:`target`.
         denominator: scalar tensor by which the weighted sum is divided.

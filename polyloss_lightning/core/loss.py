@@ -138,24 +138,28 @@ class _ClosedForm(torch.autograd.Function):
         # Reading a value costs nothing on the CPU, unless the operations are being recorded.
         read = input.is_cpu and not is_in_torch_dispatch_mode()
         per_sample = type(link) is Softmax  # otherwise there is one loss per element
-        observed = None if seen is None else link.empty_entries(input, target, dtype)
+        numel, limit = input.numel(), None
+        count = numel // input.shape[min(1, input.dim() - 1)] if per_sample else numel
+        scale = 1 / count if reduction == "mean" else 1.0
+        hard, ignored = (False, True) if per_sample else link.survey(target, read)
+        plan = Plan(polynomial, dtype, scale, read, hard, ignored)
+        observed = None if seen is None else link.empty_entries(input, target, plan)
         differentiable: bool = ctx.needs_input_grad[0]
         # A float16 would lose what a GradScaler is there to keep.
         gradient_dtype = dtype if input.dtype is torch.float16 else input.dtype
-        count = input.numel() // (input.shape[min(1, input.dim() - 1)] if per_sample else 1)
-        scale, limit = 1 / count if reduction == "mean" else 1.0, None
-        if input.numel() >= 8 * blocks.SMALLEST:
-            temporaries = link.temporaries(input, target, polynomial, dtype) + (not differentiable)
+        if numel >= 8 * blocks.SMALLEST:
+            temporaries = link.temporaries(input, target, plan) + (not differentiable)
             limit = blocks.limit(input, temporaries * dtype.itemsize)
-        plan = Plan(polynomial, dtype, scale, read)
         if limit is None:
             value, gradient, denominator = link.value_and_gradient(input, target, plan, None, observed)
             gradient = gradient if gradient.dtype is gradient_dtype else gradient.to(gradient_dtype)
         else:
             gradient = torch.empty_like(input, dtype=gradient_dtype) if differentiable else None
-            value, denominator = blocks.value_and_gradient(
-                link, input, target, plan, gradient, observed, limit, reduction == "none"
-            )
+            values = None
+            if reduction == "none":  # of size 1 along the classes if they share one loss
+                like = input.narrow(min(1, input.dim() - 1), 0, 1) if per_sample else input
+                values = torch.empty(like.shape, dtype=dtype, device=input.device)
+            value, denominator = blocks.value_and_gradient(link, input, target, plan, gradient, observed, limit, values)
         if seen is not None and observed is not None:
             number = value.new_full((), count) if denominator is None else denominator
             seen.append(observed._replace(denominator=number))

@@ -122,6 +122,7 @@ def value_and_slope(
     num_terms: int | None = None,
     *,
     scale: float = 1.0,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Value :math:`V` of the polynomial for each entry, and its slope :math:`A = -\partial V / \partial \log P_t`.
 
@@ -131,10 +132,11 @@ def value_and_slope(
         V &= -\log P_t + u \sum_j \epsilon_j u^{j-1}, & A &= u + P_t (1 + \sum_j j \epsilon_j u^{j-1}) \\
         V &= u \sum_j c_j u^{j-1}, & A &= P_t \sum_j j c_j u^{j-1}
 
-    and gamma takes :math:`A` to :math:`u^\gamma A + \gamma u^{\gamma-1} P_t V` and :math:`V` to :math:`u^\gamma V`.
+    and gamma takes :math:`A` to :math:`u^{\gamma-1} (u A + \gamma P_t V)` and :math:`V` to :math:`u^\gamma V`.
 
     ``nll`` is :math:`-\log P_t` of each entry. ``p`` and ``one_minus_p`` must have all their digits; Poly-1
-    cross-entropy does not need ``p``. ``scale`` is a factor of the slope.
+    cross-entropy does not need ``p``. ``scale`` is a factor of the slope. The value of Poly-1 is written to ``out``,
+    which may be ``nll``.
 
     Example:
         >>> p = torch.tensor([0.5])
@@ -142,7 +144,7 @@ def value_and_slope(
         (tensor([1.1931]), tensor([1.5000]))
     """
     if num_terms is None and len(epsilon) == 1:  # in one operation each
-        value = torch.add(nll, one_minus_p, alpha=epsilon[0])
+        value = torch.add(nll, one_minus_p, alpha=epsilon[0], out=out)
         early = scale if gamma == 0 else 1.0
         # = scale (u + P (1 + eps)), with P = 1 - u
         slope = torch.rsub(one_minus_p, (1 + epsilon[0]) * early, alpha=epsilon[0] * early)
@@ -157,18 +159,17 @@ def value_and_slope(
         value = one_minus_p * horner(kept, one_minus_p)
         slope = p * horner([j * c for j, c in enumerate(kept, start=1)], one_minus_p)
     if gamma != 0:
-        raised, raised_slope = power_and_slope(one_minus_p, gamma)
-        slope = slope.mul_(raised).add_(raised_slope.mul_(p).mul_(value))
-        value = value.mul_(raised)
+        lower = lower_power(one_minus_p, gamma)
+        slope = slope.mul_(one_minus_p).addcmul_(p, value, value=gamma).mul_(lower)
+        value = value.mul_(one_minus_p * lower)
     return value, slope if scale == 1 else slope.mul_(scale)
 
 
-def power_and_slope(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    r""":math:`x^\gamma` for x in [0, 1], and its derivative :math:`\gamma x^{\gamma-1}`, which is finite at 0 too."""
-    raised = power(x, gamma)
-    if gamma == int(gamma):
-        return raised, gamma * power(x, gamma - 1) if gamma > 1 else torch.ones_like(x)
-    return raised, (gamma * raised).div_(above_zero(x))
+def lower_power(x: Tensor, gamma: float) -> Tensor | float:
+    r""":math:`x^{\gamma-1}` for x in [0, 1], finite at 0 too; :math:`\gamma` times that is the slope of the power."""
+    if gamma == 1:
+        return 1.0
+    return power(x, gamma - 1) if gamma > 1 else power(x, gamma).div_(above_zero(x))
 
 
 def horner(coefficients: Sequence[float], x: Tensor) -> Tensor | float:

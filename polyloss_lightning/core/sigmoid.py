@@ -15,10 +15,10 @@ from polyloss_lightning.core.entries import (
     refuse_class_indices,
     view_along,
 )
-from polyloss_lightning.core.polynomial import Polynomial
-from polyloss_lightning.core.sigmoid_gradient import observe, one_entry, two_entries
+from polyloss_lightning.core.sigmoid_gradient import one_entry, two_entries
 
 TargetFormat: TypeAlias = Literal["multi_hot", "class_index"]
+_CHUNK = 1 << 18  # elements of the target, few enough for the cache
 _TARGET_FORMATS = get_args(TargetFormat)  # outside of the functions, because torch.compile of torch 2.6 cannot trace it
 
 
@@ -89,17 +89,16 @@ class Sigmoid(NamedTuple):
         """Return the dimension along which the input must stay in one piece: that of class indices."""
         return min(1, input.dim() - 1) if self.target_format == "class_index" else None
 
-    def temporaries(self, input: Tensor, target: Tensor, polynomial: Polynomial, dtype: torch.dtype) -> int:
+    def temporaries(self, input: Tensor, target: Tensor, plan: Plan) -> int:
         """Return how many tensors of the size of the logits the closed form holds at a time, beside the gradient."""
-        return (7 if polynomial.is_poly1() else 12) + 3 * int(input.dtype is not dtype)
+        held = (4 if plan.hard else 10) + 4 * int(not plan.polynomial.is_poly1())
+        return held + int(target.dtype is not plan.dtype) + int(self.weight is not None or self.pos_weight is not None)
 
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "Sigmoid":
         """Return the link of one block of ``input``."""
         options = {"weight": self.weight, "pos_weight": self.pos_weight, "alpha": self._alpha(input)}
-        parts: dict[str, Any] = {
-            name: value.expand(input.shape)[block] for name, value in options.items() if isinstance(value, Tensor)
-        }
-        return self._replace(**parts)
+        tensors: dict[str, Any] = {name: option for name, option in options.items() if isinstance(option, Tensor)}
+        return self._replace(**{name: tensor.expand(input.shape)[block] for name, tensor in tensors.items()})
 
     def _alpha(self, input: Tensor, dtype: torch.dtype | None = None) -> Tensor | float | None:
         """Return alpha so that it broadcasts to ``input``; None if it weighs nothing."""
@@ -124,11 +123,12 @@ class Sigmoid(NamedTuple):
         # What is ignored is masked first: after the logarithm, its zero gradient would meet the slope at a NaN logit.
         x, q = input.to(compute_dtype).masked_fill(ignored, 0), q.to(compute_dtype)
         q, rest = q.masked_fill(ignored, 0), (1 - q).masked_fill(ignored, 0)
-        # log sigmoid(x) = min(x, 0) + log(1 - sigmoid(-|x|)) keeps all digits. With `where` instead of min and abs, the
+        # log sigmoid(x) = min(x, 0) - log(1 + exp(-|x|)) keeps all digits. With `where` instead of min and abs, the
         # derivatives of every order are right at x = 0 too.
         below = x <= 0
-        s = torch.where(below, x, -x).sigmoid()
-        p, n, log_larger = torch.where(below, s, 1 - s), torch.where(below, 1 - s, s), torch.log1p(-s)
+        e = torch.where(below, x, -x).exp()
+        larger, log_larger = 1 / (1 + e), -torch.log1p(e)
+        p, n = torch.where(below, e * larger, larger), torch.where(below, larger, e * larger)
         shares = [q if self.pos_weight is None else q * self.pos_weight.to(compute_dtype), rest]
         # 1 - Pt = q (1 - p) + (1 - q) p, a sum of positive parts: nothing cancels as Pt nears 1.
         base, alpha = None if self.alpha is None else q * n + rest * p, self._alpha(input, compute_dtype)
@@ -137,10 +137,10 @@ class Sigmoid(NamedTuple):
             shares = [share * balance for share in shares]
         if self.weight is not None:
             shares = [share * self.weight.to(compute_dtype) for share in shares]
-        logs = [torch.where(below, x, 0) + log_larger, torch.where(below, 0, -x) + log_larger]
-        logs = [drop_impossible(log.masked_fill(ignored, 0), share) for log, share in zip(logs, shares, strict=True)]
+        # Only min(x, 0) can be infinite. Of the logarithm itself, compilers would compute the mask again in backward.
+        smaller = [torch.where(below, x, 0), torch.where(below, 0, -x)]
+        logs = [drop_impossible(log, share) + log_larger for log, share in zip(smaller, shares, strict=True)]
         classes, denominator = _classes(input), counted.sum().to(compute_dtype)
-        p, n = p.masked_fill(ignored, 0), n.masked_fill(ignored, 0)
         positive = Entries(logs[0], shares[0], classes[0], denominator, None, dtype, base, n)
         return positive, Entries(logs[1], shares[1], classes[1], denominator, None, dtype, base, p)
 
@@ -155,66 +155,83 @@ class Sigmoid(NamedTuple):
             q = torch.zeros_like(input, requires_grad=False).scatter(dim, index, 1)
         return q, counted
 
-    def empty_entries(self, input: Tensor, target: Tensor, dtype: torch.dtype) -> Entries:
-        """Return entries with the shapes of :meth:`entries`, to be filled in by :meth:`value_and_gradient`."""
-        log_p, weight, base = (input.new_empty((2, *input.shape), dtype=dtype) for _ in range(3))
-        denominator = log_p.new_empty(())
-        return Entries(log_p, weight, _classes(input), denominator, 0, dtype, None if self.alpha is None else base)
+    def survey(self, target: Tensor, read: bool) -> tuple[bool, bool]:
+        """Return ``hard`` and ``ignored`` of the :class:`Plan`, given its ``read``."""
+        one_hot, ignore = self.target_format == "class_index", self.ignore_index
+        if not read:
+            return one_hot, True
+        if not one_hot and all(_is_hard(part) for part in target.flatten().split(_CHUNK)):
+            return True, ignore in (0, 1)
+        ignored = target.min().item() <= ignore <= target.max().item()
+        return one_hot or (ignored and all(_is_hard(part, ignore) for part in target.flatten().split(_CHUNK))), ignored
+
+    def empty_entries(self, input: Tensor, target: Tensor, plan: Plan) -> Entries:
+        """Return the entries to be filled in by :meth:`value_and_gradient`: one per element if targets are hard."""
+        classes = _classes(input)
+        if plan.hard:  # without classes along a dimension, the class is the target
+            classes = classes[0] if _has_classes(input) else torch.empty_like(classes[0])
+        log_p, weight, base = (input.new_empty(classes.shape, dtype=plan.dtype) for _ in range(3))
+        focal = self.alpha is not None and plan.polynomial.gamma != 0 and not plan.hard
+        return Entries(log_p, weight, classes, log_p.new_empty(()), None, plan.dtype, base if focal else None)
 
     def value_and_gradient(
         self, input: Tensor, target: Tensor, plan: Plan, out: Tensor | None = None, observed: Entries | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Compute the loss of each element and its gradient in closed form; see ``Softmax.value_and_gradient``."""
-        dtype, focal = plan.dtype, self.alpha is not None
-        q, ignored, hard = self._targets(input, target, plan)
-        x, alpha = input.to(dtype), self._alpha(input, dtype)
+        dtype = plan.dtype
+        q, ignored = self._targets(input, target, plan)
+        positive, alpha = None if self.pos_weight is None else self.pos_weight.to(dtype), self._alpha(input, dtype)
         factors = [] if self.weight is None else [self.weight.to(dtype)]
-        if alpha is not None:  # alpha q + (1 - alpha)(1 - q)
+        if isinstance(alpha, Tensor):
             factors.append((q * (2 * alpha - 1)).add_(1 - alpha))
+        elif alpha is not None:
+            factors.append(torch.rsub(q, 1 - alpha, alpha=1 - 2 * alpha))  # alpha q + (1 - alpha)(1 - q)
         if ignored is not None:
-            x = x.masked_fill(ignored, 0)
+            input = input.masked_fill(ignored, 0)
             factors.append((~ignored).to(dtype))
-        positive = None if self.pos_weight is None else self.pos_weight.to(dtype)
-        out = out if out is not None and out.dtype is dtype else torch.empty_like(x)
-        if hard:
-            value, slope, log_larger, base = one_entry(x, q, plan, out)
+        out = out if out is not None and out.dtype is dtype else None
+        if plan.hard:
+            value, slope = one_entry(input, q, plan, out, observed)
+            if positive is not None:
+                factors.append((q * (positive - 1)).add_(1))
+            shares = [q.new_ones(())]
         else:
-            value, slope, log_larger, base = two_entries(x, q, positive, plan, focal, out)
+            value, slope = two_entries(input, q, positive, plan, out, observed, self.alpha is not None)
+            shares = [] if observed is None else [q if positive is None else q * positive, torch.rsub(q, 1)]
         if observed is not None:
-            shares = [q if positive is None else q * positive, torch.rsub(q, 1)]
-            shares = [math.prod(factors, start=share) for share in shares]
-            observe(observed, x, log_larger, shares, ignored, plan)
-            if observed.focal_base is not None and base is not None:
-                observed.focal_base.copy_(base)
-        if hard and positive is not None:
-            factors.append((q * (positive - 1)).add_(1))
+            for weight, share in zip(observed.weight.view(-1, *q.shape), shares, strict=True):
+                weight.copy_(math.prod(factors, start=share))
+            if plan.hard and not _has_classes(input):
+                observed.target.copy_(q)
         for factor in factors:
             value, slope = value.mul_(factor), slope.mul_(factor)
         return value, slope, None if ignored is None else (~ignored).sum().to(dtype)
 
-    def _targets(self, input: Tensor, target: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None, bool]:
-        """Return the target of each element, which are ignored (None if none is), and if all are 0 or 1 for sure."""
-        one_hot = self.target_format == "class_index"
-        if plan.read and not one_hot and self.ignore_index not in (0, 1):
-            q = target.to(plan.dtype)
-            if _are_zero_or_one(q):
-                return q, None, True
+    def _targets(self, input: Tensor, target: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
+        """Return the target of each element, and which are ignored; None if none is."""
+        if not plan.ignored and self.target_format == "multi_hot":
+            return target.to(plan.dtype), None
         q, counted = self._elements(input, target)
-        q, ignored = q.to(plan.dtype), ~counted
-        if plan.read and not ignored.any():
-            return q, None, one_hot
-        q = q.masked_fill(ignored, 0)
-        return q, ignored, one_hot or (plan.read and _are_zero_or_one(q))
+        q = q.to(plan.dtype)
+        return (q.masked_fill(~counted, 0), ~counted) if plan.ignored else (q, None)
 
 
-def _are_zero_or_one(q: Tensor) -> bool:
-    # q - q^2 is rounded to 0 for 0 and 1 only.
-    return torch.addcmul(q, q, q, value=-1).abs_().sum().item() == 0
+def _is_hard(target: Tensor, ignore_index: int | None = None) -> bool:
+    """Return True if each target is 0, 1 or ``ignore_index``."""
+    q = target if target.is_floating_point() else target.long()
+    rest = torch.addcmul(q, q, q, value=-1).abs_()  # q - q^2 is rounded to 0 for 0 and 1 only
+    if ignore_index is not None:
+        rest = rest.masked_fill_(q == ignore_index, 0)
+    return rest.sum().item() == 0
+
+
+def _has_classes(input: Tensor) -> bool:
+    return input.dim() > 1 and input.shape[1] > 1
 
 
 def _classes(input: Tensor) -> Tensor:
     """Return the class index of the two entries of each element."""
-    if input.dim() < 2 or input.shape[1] == 1:
+    if not _has_classes(input):
         # not torch.tensor([1, 0]), whose copy from the host waits for the device
         classes = torch.arange(1, -1, -1, device=input.device).view(2, *[1] * input.dim())
     else:

@@ -75,12 +75,13 @@ class Softmax(NamedTuple):
         """Return the dimension along which the logits must stay in one piece: that of the classes."""
         return min(1, input.dim() - 1)
 
-    def temporaries(self, input: Tensor, target: Tensor, polynomial: Polynomial, dtype: torch.dtype) -> int:
+    def temporaries(self, input: Tensor, target: Tensor, plan: Plan) -> int:
         """Return how many tensors of the size of the logits the closed form holds at a time, beside the gradient."""
-        if input.shape == target.shape or not (self.label_smoothing == 0 or self._is_linear(polynomial)):
-            return (4 if polynomial.is_poly1() else 8) + 2 * int(input.dtype is not dtype)
+        half = int(input.dtype is not plan.dtype)
+        if input.shape == target.shape or not (self.label_smoothing == 0 or self._is_linear(plan.polynomial)):
+            return (4 if plan.polynomial.is_poly1() else 8) + 2 * half
         rows = input.dim() == 2 and input.is_contiguous()  # otherwise blocks of the logits pay: they stay in the cache
-        return 3 * int(not rows) + 3 * int(input.dtype is not dtype) + int(self.label_smoothing > 0)
+        return 3 * int(not rows) + 2 * half
 
     def _is_linear(self, polynomial: Polynomial) -> bool:
         """Return True if smoothed class indices need no tensor of weights."""
@@ -95,8 +96,6 @@ class Softmax(NamedTuple):
         compute_dtype, dtype = self.check(input, target)
         dim, probabilities = min(1, input.dim() - 1), input.shape == target.shape
         one_minus_p = index = ignored = None
-        if input.shape[dim] == 0 and not probabilities:
-            return self._no_class(input, target, compute_dtype, dtype)
         if self.label_smoothing > 0:
             # Every class has a weight, so no loss comes near 0 and rounding takes nothing away.
             log_p = torch.log_softmax(input, dim, dtype=compute_dtype)
@@ -118,18 +117,9 @@ class Softmax(NamedTuple):
         classes = view_along(torch.arange(input.shape[dim], device=input.device), input, dim).expand_as(log_p)
         return Entries(log_p, shares, classes, denominator, dim, dtype, one_minus_p=one_minus_p)
 
-    def _no_class(self, input: Tensor, target: Tensor, compute_dtype: torch.dtype, dtype: torch.dtype) -> Entries:
-        """Return entries of weight 0 for logits without a class, for which only ignored targets are in range."""
-        index, ignored, _ = self._replace(weight=None).samples(target, compute_dtype)
-        if not ignored.all():
-            raise IndexError("`target` is out of bounds: `input` has no class")
-        log_p = torch.zeros_like(index, dtype=compute_dtype) + input.sum()
-        weight = torch.full_like(log_p, torch.nan if self.label_smoothing > 0 else 0, requires_grad=False)
-        return Entries(log_p, weight, index, log_p.new_zeros(()), None, dtype)
-
-    def empty_entries(self, input: Tensor, target: Tensor, dtype: torch.dtype) -> Entries:
+    def empty_entries(self, input: Tensor, target: Tensor, plan: Plan) -> Entries:
         """Return entries with the shapes of :meth:`entries`, to be filled in by :meth:`value_and_gradient`."""
-        dim = min(1, input.dim() - 1)
+        dim, dtype = min(1, input.dim() - 1), plan.dtype
         if input.shape != target.shape and self.label_smoothing == 0:
             class_dim, index = None, self.samples(target, dtype)[0]
         else:
@@ -187,7 +177,13 @@ class Softmax(NamedTuple):
             out = None if out is None else out.movedim(1, -1)
         in_place = out is not None and out.is_contiguous() and out.dtype == input.dtype == dtype
         p = torch.softmax(input, dim, out=out) if in_place else torch.softmax(input, dim, dtype)
-        index = ignored = weight = None
+        index = ignored = weight = log_p = shares = None
+        if observed is not None:
+            own = observed.class_dim
+            log_p, shares = (
+                tensor.unsqueeze(dim) if own is None else tensor.movedim(own, dim)
+                for tensor in (observed.log_p, observed.weight)
+            )
         if not probabilities:
             ignore, unweighted = self.ignore_index, self.weight is None
             if plan.read and unweighted and (target.min().item() > ignore or target.max().item() < ignore):
@@ -196,24 +192,19 @@ class Softmax(NamedTuple):
                 index, ignored, weight = (tensor.unsqueeze(dim) for tensor in self.samples(target, dtype))
         denominator = None if weight is None else weight.sum()
         if index is not None and self.label_smoothing == 0:
-            value, nll = one_class(input, p, dim, index, weight, plan)
+            value = one_class(input, p, dim, index, weight, plan, log_p)
         elif index is not None and self._is_linear(plan.polynomial):
-            value, nll = one_class_smoothed(input, p, dim, index, weight, plan, self.label_smoothing)
-            if observed is not None:
-                weight = self._shares(p, target, index, ignored, dim)
+            value = one_class_smoothed(input, p, dim, index, weight, plan, self.label_smoothing, log_p)
+            weight = None if shares is None else self._shares(shares, target, index, ignored, dim)
         else:
             weight = self._shares(p, target, index, ignored, dim)
-            value, nll = every_class(input, p, dim, weight, plan)
+            value = every_class(input, p, dim, weight, plan, log_p)
         if ignored is not None:  # their logits may be NaN, which a weight of 0 does not remove
-            value, nll = value.masked_fill(ignored, 0), nll.masked_fill(ignored, 0)
-        if observed is not None:
-            own = observed.class_dim
-            log_p, weights = (
-                tensor.unsqueeze(dim) if own is None else tensor.movedim(own, dim)
-                for tensor in (observed.log_p, observed.weight)
-            )
-            torch.neg(nll, out=log_p)
-            weights.fill_(1) if weight is None else weights.copy_(weight)
+            value = value.masked_fill(ignored, 0)
+        if log_p is not None and shares is not None:
+            shares.fill_(1) if weight is None else shares.copy_(weight)
+            if ignored is not None:
+                log_p.masked_fill_(ignored, 0)
         if channels_last:
             value, p = value.movedim(-1, 1), p.movedim(-1, 1)
         return value, p, denominator

@@ -4,6 +4,7 @@ import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, cast
 
 import torch
@@ -111,7 +112,7 @@ class PolyLoss(nn.Module):
 
     def link(self) -> Any:
         """Return the link with the options of this loss as they are now; its fields have the names of the options."""
-        return self.link_type(*[getattr(self, name) for name in self.link_type._fields]) if self.link_type else self
+        return self.link_type(*attrgetter(*self.link_type._fields)(self)) if self.link_type else self
 
     def entries(self, input: Tensor, target: Tensor) -> Entries:
         """Return what enters the polynomial: the log-probability and the weight of each entry."""

@@ -109,18 +109,43 @@ def test_value_and_gradient_are_those_of_the_formula(link, target_of, polynomial
 
 
 @cases
-def test_entries_are_those_of_the_formula(link, target_of):
-    for shape in ((6, CLASSES), (3, CLASSES, 4)):
-        link = link._replace(weight=None) if not isinstance(link, Softmax) else link
-        link = link._replace(pos_weight=None) if isinstance(link, Sigmoid) else link
+@pytest.mark.parametrize("one_logit", [False, True])
+def test_entries_are_those_of_the_formula(link, target_of, one_logit):
+    """The closed form leaves out the entry of weight 0 of an element whose target is 0 or 1."""
+    sigmoid = isinstance(link, Sigmoid)
+    polynomial = Polynomial((1.0,), 2.0 if sigmoid and link.alpha is not None else 0.0)
+    for shape in ((6, CLASSES), (3, CLASSES, 4), (7, 1), (7,)):
+        if sigmoid:
+            link = link._replace(weight=None, pos_weight=None)
+        if (shape[-1] in (1, 7)) != one_logit or (one_logit and (not sigmoid or target_of is some_ignored)):
+            continue
+        if one_logit and isinstance(link.alpha, torch.Tensor):
+            link = link._replace(alpha=0.25)
         input, target, seen = torch.randn(shape, dtype=torch.float64), target_of(shape), []
-        core.loss(link, input.requires_grad_(), target, Polynomial((1.0,)), "mean", seen.append)
-        expected = link.entries(input.detach(), target)
-        for name in ("log_p", "weight", "target", "denominator", "focal_base"):
-            actual, truth = getattr(seen[0], name), getattr(expected, name)
-            if name == "focal_base" and truth is not None:  # of ignored elements it is any number
-                actual, truth = actual * (expected.weight != 0), truth * (expected.weight != 0)
-            torch.testing.assert_close(actual, truth)
+        core.loss(link, input.requires_grad_(), target, polynomial, "mean", seen.append)
+        expected, actual = link.entries(input.detach(), target), seen[0]
+        counts = expected.weight != 0
+        if actual.log_p.shape != expected.log_p.shape:
+            assert actual.log_p.shape == input.shape
+            counts = counts.select(0, 0), counts.select(0, 1)
+            assert not (counts[0] & counts[1]).any()
+            parts = zip(*(getattr(expected, name).unbind() for name in ("log_p", "weight", "target")), strict=True)
+            (log_p, weight, classes), (other_log_p, other_weight, other_classes) = parts
+            positive = counts[0]
+            expected = expected._replace(
+                log_p=log_p.where(positive, other_log_p),
+                weight=weight.where(positive, other_weight),
+                target=classes.where(positive, other_classes),
+                focal_base=None,
+            )
+            counts = counts[0] | counts[1]
+        torch.testing.assert_close(actual.denominator, expected.denominator)
+        torch.testing.assert_close(actual.weight.expand_as(counts), expected.weight)
+        for name in ("log_p", "target", "focal_base"):
+            one, other = getattr(actual, name), getattr(expected, name)
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(one.expand_as(counts)[counts], other[counts])
 
 
 @pytest.mark.parametrize("lead", [0.5, 5.0, 20.0, 40.0])

@@ -1,5 +1,8 @@
 """Block by block or in one piece: the same loss, the same derivatives, less memory."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -104,6 +107,24 @@ def test_derivatives_are_those_of_finite_differences(in_blocks, case):
     input = torch.randn(3, CLASSES, dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda x: loss(x, target), input)
     assert gradgradcheck(lambda x: loss(x, target), input)
+
+
+def test_a_training_batch_takes_ten_calls_in_five_files():
+    loss, calls = poly.Poly1CrossEntropyLoss(), []
+    input, target = torch.randn(256, 10, requires_grad=True), torch.randint(10, (256,))
+    root = str(Path(poly.__file__).parent)
+
+    def count(frame, event, argument):
+        if event == "call" and frame.f_code.co_filename.startswith(root):
+            calls.append(frame.f_code.co_filename)
+
+    sys.setprofile(count)
+    try:
+        loss(input, target).backward()
+    finally:
+        sys.setprofile(None)
+    assert 5 <= len(calls) <= 10
+    assert len(set(calls)) <= 5
 
 
 @with_cases

@@ -168,20 +168,6 @@ def test_target_out_of_range_raises_as_in_torch(bad, label_smoothing):
         poly1_cross_entropy(torch.randn(2, CLASSES), target, label_smoothing=label_smoothing)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_without_any_class_it_is_torch(reduction, label_smoothing):
-    input, ignored = torch.zeros(3, 0, requires_grad=True), torch.full((3,), -100)
-    options = {"reduction": reduction, "label_smoothing": label_smoothing}
-    for target in (ignored, torch.zeros(3, 0)):
-        ours = poly1_cross_entropy(input, target, **options)
-        torch.testing.assert_close(ours, F.cross_entropy(input, target, **options), equal_nan=True)
-        assert torch.autograd.grad(ours.sum(), input)[0].shape == (3, 0)
-    for function in (poly1_cross_entropy, F.cross_entropy):
-        with pytest.raises(IndexError, match="out of bounds"):
-            function(input, torch.tensor([-100, 0, -100]), **options)
-
-
 @pytest.mark.parametrize("weight", [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("requires_grad", [False, True])
