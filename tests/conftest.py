@@ -14,6 +14,8 @@ PARTS = ("LossProvider", "PolynomialTermMonitor", "EpsilonScheduler", "PolyLossO
 
 
 def pytest_addoption(parser):
+    text = "compute losses by this path only: the formula, or the closed form in blocks of a few elements"
+    parser.addoption("--path", choices=("formula", "blocks"), help=text)
     parser.addoption("--conditions", action="store_true", help="print the marks `condition` of the tests, one per line")
 
 
@@ -23,6 +25,7 @@ def pytest_configure(config):
         "markers", line + "this reason; read: Lightning's code for it was read, because it needs a GPU"
     )
     config.addinivalue_line("markers", "slow: a test of `nox -s long`, which other sessions leave out")
+    config.addinivalue_line("markers", "closed_form: a test of what the formula does not promise, such as its memory")
 
 
 def pytest_collection_finish(session):
@@ -46,6 +49,17 @@ settings.load_profile("usual")
 def _one_thread_one_seed():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _path(request, monkeypatch):
+    path = request.config.getoption("--path")
+    if path == "blocks":
+        monkeypatch.setattr(blocks, "SMALLEST", 7)
+    elif path == "formula":
+        if request.node.get_closest_marker("closed_form") or "takes_closed_form" in request.fixturenames:
+            pytest.skip("holds only for the closed form")
+        monkeypatch.setattr("polyloss_lightning.core.loss._has_closed_form", lambda *_: False)
 
 
 @pytest.fixture(params=[1, 6])

@@ -60,6 +60,7 @@ def value_and_gradient(
         else:
             values[block].copy_(value)
         count = count + (value.numel() if denominator is None else denominator)
+        del value, slope  # the next block allocates its own
     return sums.sum() if values is None else values, count if isinstance(count, Tensor) else None
 
 
