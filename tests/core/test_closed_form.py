@@ -39,6 +39,10 @@ def masked(shape):
     return dense(shape).where(torch.rand(shape) < 0.8, -100)
 
 
+def hard_masked(shape):
+    return hard(shape).where(torch.rand(shape) < 0.8, -100)
+
+
 CASES = {
     "index": (Softmax(), index),
     "index-ignored": (Softmax(WEIGHT), some_ignored),
@@ -48,7 +52,7 @@ CASES = {
     "probabilities": (Softmax(), soft),
     "probabilities-weight": (Softmax(WEIGHT, label_smoothing=0.2), soft),
     "hard": (Sigmoid(), hard),
-    "hard-weight": (Sigmoid(WEIGHT, 2 * WEIGHT), hard),
+    "hard-weight": (Sigmoid(WEIGHT, 2 * WEIGHT), hard_masked),
     "dense": (Sigmoid(), dense),
     "dense-weight": (Sigmoid(WEIGHT, 2 * WEIGHT), masked),
     "focal": (Sigmoid(alpha=0.25), hard),
