@@ -84,5 +84,5 @@ def _slice(tensor: Tensor, input: Tensor, block: Block) -> Tensor:
 
 def _slice_entries(entries: Entries, input: Tensor, block: Block) -> Entries:
     base = None if entries.focal_base is None else _slice(entries.focal_base, input, block)
-    log_p, weight, target = (_slice(tensor, input, block) for tensor in entries[:3])
-    return entries._replace(log_p=log_p, weight=weight, target=target, focal_base=base)
+    log_p, weight = _slice(entries.log_p, input, block), _slice(entries.weight, input, block)
+    return entries._replace(log_p=log_p, weight=weight, focal_base=base)

@@ -160,16 +160,18 @@ class Sigmoid(NamedTuple):
         one_hot, ignore = self.target_format == "class_index", self.ignore_index
         if not read:
             return one_hot, True
-        if not one_hot and all(_is_hard(part) for part in target.flatten().split(_CHUNK)):
+        if not one_hot and all(_is_hard(part) for part in torch.split(target.flatten(), _CHUNK)):
             return True, ignore in (0, 1)
         ignored = target.min().item() <= ignore <= target.max().item()
-        return one_hot or (ignored and all(_is_hard(part, ignore) for part in target.flatten().split(_CHUNK))), ignored
+        return one_hot or (
+            ignored and all(_is_hard(part, ignore) for part in torch.split(target.flatten(), _CHUNK))
+        ), ignored
 
     def empty_entries(self, input: Tensor, target: Tensor, plan: Plan) -> Entries:
         """Return the entries to be filled in by :meth:`value_and_gradient`: one per element if targets are hard."""
         classes = _classes(input)
         if plan.hard:  # without classes along a dimension, the class is the target
-            classes = classes[0] if _has_classes(input) else torch.empty_like(classes[0])
+            classes = classes[0] if _has_classes(input) else self._targets(input, target, plan)[0].long()
         log_p, weight, base = (input.new_empty(classes.shape, dtype=plan.dtype) for _ in range(3))
         focal = self.alpha is not None and plan.polynomial.gamma != 0 and not plan.hard
         return Entries(log_p, weight, classes, log_p.new_empty(()), None, plan.dtype, base if focal else None)
@@ -201,8 +203,6 @@ class Sigmoid(NamedTuple):
         if observed is not None:
             for weight, share in zip(observed.weight.view(-1, *q.shape), shares, strict=True):
                 weight.copy_(math.prod(factors, start=share))
-            if plan.hard and not _has_classes(input):
-                observed.target.copy_(q)
         for factor in factors:
             value, slope = value.mul_(factor), slope.mul_(factor)
         return value, slope, None if ignored is None else (~ignored).sum().to(dtype)

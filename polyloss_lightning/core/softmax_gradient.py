@@ -73,7 +73,7 @@ def one_class_smoothed(
     gaps = (num_classes * highest).sub_(input.sum(dim, keepdim=True, dtype=p.dtype))
     if not plan.read or not (2 * gaps >= num_classes * highest.abs()).all().item():
         step = max(1, len(input) // 16) if dim > 0 else num_classes
-        parts = zip(highest.split(step), input.split(step), strict=True)
+        parts = zip(torch.split(highest, step), torch.split(input, step), strict=True)
         gaps = torch.cat([(highest - input).sum(dim, keepdim=True) for highest, input in parts])
     if log_p is not None:
         torch.sub(input, highest, out=log_p).sub_(lowest_nll)
