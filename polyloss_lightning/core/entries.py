@@ -51,8 +51,8 @@ class Plan(NamedTuple):
     dtype: torch.dtype
     scale: float
     read: bool
-    hard: bool
-    ignored: bool
+    hard: bool = False
+    ignored: bool = True
 
 
 class Observation(NamedTuple):

@@ -71,7 +71,7 @@ def linear_loss(
     if not torch.is_grad_enabled():
         layer = (layer[0].detach(), layer[1].detach(), None if layer[2] is None else layer[2].detach())
     options = _Options(link, polynomial, reduction, dtype, compute_dtype)
-    seen = None if on_entries is None else link.empty_entries(like, target, compute_dtype)
+    seen = None if on_entries is None else link.empty_entries(like, target, Plan(polynomial, compute_dtype, 1.0, False))
     if target.shape == like.shape:
         denominator = target.new_full((), target.shape[0], dtype=compute_dtype)
     else:
@@ -262,7 +262,7 @@ def _to_gradient(
     # Reading a value costs nothing on the CPU, unless the operations are being recorded.
     plan = Plan(polynomial, dtype, 1.0, logits.is_cpu and not is_in_torch_dispatch_mode())
     values = []
-    for rows in _blocks(logits, target, options):
+    for rows in _blocks(logits, target, link, plan):
         entries = None if seen is None else _slice(seen, rows)
         value, gradient, _ = link.value_and_gradient(logits[rows], target[rows], plan, None, entries)
         logits[rows] = gradient if grad is None else gradient.mul_(grad[rows])
@@ -271,11 +271,10 @@ def _to_gradient(
     return torch.cat(values)
 
 
-def _blocks(logits: Tensor, target: Tensor, options: _Options) -> list[slice]:
+def _blocks(logits: Tensor, target: Tensor, link: Softmax, plan: Plan) -> list[slice]:
     """Cut the rows so that the temporaries of a block stay in the cache."""
     rows, num_classes = logits.shape
-    temporaries = options.link.temporaries(logits, target, options.polynomial, options.compute_dtype)
-    row_bytes = (1 + temporaries) * num_classes * options.compute_dtype.itemsize
+    row_bytes = (1 + link.temporaries(logits, target, plan)) * num_classes * plan.dtype.itemsize
     step = max(_BLOCK, (_CACHE if logits.is_cpu else _ON_DEVICES) // row_bytes)
     return [slice(start, start + step) for start in range(0, rows, step)]
 
