@@ -128,6 +128,7 @@ def test_a_training_batch_takes_few_calls_in_few_files():
     assert len(set(calls)) <= 6
 
 
+@pytest.mark.closed_form
 @with_cases
 def test_one_tensor_of_the_size_of_the_logits_waits_for_backward(in_blocks, case):
     make, options, target_of = case
@@ -167,6 +168,7 @@ def test_hooks_of_the_logits_run_once(in_blocks, create_graph):
     torch.testing.assert_close(gradient, 2 * expected)
 
 
+@pytest.mark.closed_form
 def test_hooks_of_saved_tensors_see_what_waits_for_backward(in_blocks):
     input = torch.randn(6, CLASSES, requires_grad=True)
     loss, target = poly.Poly1CrossEntropyLoss(EPSILON), soft((6, CLASSES)).float()
