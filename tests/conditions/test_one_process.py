@@ -374,7 +374,11 @@ def test_an_exception_in_a_hook_leaves_nothing_behind(run, trainer, hook):
 @pytest.mark.filterwarnings("ignore:.*was called without a model|.*no last checkpoint|You're resuming from")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("hook", ["training_step", "on_train_batch_end", "validation_step"])
-def test_a_signal_in_a_hook_leaves_nothing_behind_and_the_run_can_be_resumed(run, trainer, tmp_path, hook, number):
+def test_a_signal_in_a_hook_leaves_nothing_behind_and_the_run_can_be_resumed(
+    request, run, trainer, tmp_path, hook, number
+):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in the background ignores it
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, before))
     handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
 
     class Interrupted(run.Validated):
