@@ -39,7 +39,7 @@ def trainer(tmp_path):
 def fit(run, trainer, tmp_path):
     """Trains a module with every part, and checks each of them; returns module and Trainer."""
 
-    def fit(module, callbacks=(), *, total=None, rel=1e-5, train=None, **options):
+    def fit(module, callbacks=(), *, total=None, rel=1e-5, train=None, weights_only=True, **options):
         fitted = trainer(callbacks=[*run.parts(), *callbacks], **options)
         fitted.fit(module) if train is None else partial(train, fitted)(module)
         calls = [call for call in module.calls if call.stage == "train"]
@@ -48,7 +48,7 @@ def fit(run, trainer, tmp_path):
         if not options.get("barebones"):
             run.check_sums(last, fitted.callback_metrics, rel=rel)
             fitted.save_checkpoint(tmp_path / "end.ckpt")
-            loaded = run.Everything.load_from_checkpoint(tmp_path / "end.ckpt", weights_only=True)
+            loaded = run.Everything.load_from_checkpoint(tmp_path / "end.ckpt", weights_only=weights_only)
             assert loaded.loss_fn.epsilon == module.loss_fn.epsilon == 2.0
         return module, fitted
 
