@@ -186,7 +186,7 @@ def found(name: str, folder: Path) -> tuple[str, str]:
     lines = [header, ["---"] * len(header), *rows]
     settings = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = "".join(f"\n- {note}" for note in answer.notes)
-    text = f"#### {name}\n\n{answer.sentence}\n{notes}\n\n{settings}"
+    text = f"### {name}\n\n{answer.sentence}\n{notes}\n\n{settings}"
     differences = () if answer.comparison is None else answer.comparison.differences
     gains = [f"{answer.unit.number(d.mean)} ({answer.unit.interval(d)})" for d in differences]
     row = [name, str(answer.pick), *gains, f"{len(seconds)} runs of {duration(statistics.median(seconds))}"]

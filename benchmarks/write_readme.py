@@ -18,7 +18,7 @@ def as_markdown(output: str) -> str:
     output = output.strip()
     if not re.search(r"^\|[-| ]+\|$", output, re.MULTILINE):
         return f"```text\n{output}\n```"
-    return re.sub(r"^##? ", "#### ", output, flags=re.MULTILINE)
+    return re.sub(r"^##? ", "### ", output, flags=re.MULTILINE)
 
 
 def replaced(document: str, name: str, content: str) -> str:

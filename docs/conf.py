@@ -34,7 +34,7 @@ suppress_warnings: list[str] = []
 
 # Every reference must resolve. Other packages are not linked, because their indexes would have to be downloaded.
 nitpicky = True
-OTHERS = "abc|collections|lightning|matplotlib|numpy|optuna|os|pathlib|pl|torch|torchmetrics|torchvision|typing"
+OTHERS = "abc|collections|contextlib|lightning|matplotlib|numpy|optuna|os|pathlib|pl|torch(metrics|vision)?|typing"
 nitpick_ignore_regex = [
     (
         r"py:.*",

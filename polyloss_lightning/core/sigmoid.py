@@ -156,7 +156,7 @@ class Sigmoid(NamedTuple):
         return q, counted
 
     def survey(self, target: Tensor, read: bool) -> tuple[bool, bool]:
-        """Return ``hard`` and ``ignored`` of the :class:`Plan`, given its ``read``."""
+        """Return ``hard`` and ``ignored`` of a ``Plan``, given its ``read``."""
         one_hot, ignore = self.target_format == "class_index", self.ignore_index
         if not read:
             return one_hot, True

@@ -26,7 +26,7 @@ def test_a_page_without_the_markers_is_an_error(writer, name):
 
 
 def test_tables_stay_tables_and_other_output_becomes_code(writer):
-    assert writer.as_markdown("\n## Title\n\n| a | b |\n|---|---|\n| 1 | 2 |\n").startswith("#### Title\n\n| a | b |")
+    assert writer.as_markdown("\n## Title\n\n| a | b |\n|---|---|\n| 1 | 2 |\n").startswith("### Title\n\n| a | b |")
     assert writer.as_markdown("step   1.5 ms\n") == "```text\nstep   1.5 ms\n```"
 
 
