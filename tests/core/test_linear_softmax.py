@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
 
 import polyloss_lightning as poly
 from polyloss_lightning.core import linear_softmax
@@ -31,18 +30,6 @@ def layer(rows=ROWS, features=FEATURES, classes=CLASSES, dtype=torch.float32):
     ]
 
 
-def peak(function):
-    """Bytes at the highest point above the start."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        function()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = highest = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        highest = max(highest, held)
-    return highest
-
-
 def step(loss, input, weight, target, bias, autocast=False):
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         value = loss(input, weight, target, bias)
@@ -52,32 +39,32 @@ def step(loss, input, weight, target, bias, autocast=False):
 
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"reduction": "none"}], ids=str)
 @pytest.mark.parametrize("autocast", [False, True])
-def test_the_logits_are_never_held(options, autocast, few_rows):
+def test_the_logits_are_never_held(options, autocast, few_rows, peak):
     input, weight, bias = layer()
     loss = poly.Poly1LinearCrossEntropyLoss(2.0, **options)
     assert 0 < peak(lambda: step(loss, input, weight, INDEX, bias, autocast)) <= 0.22 * LOGITS
 
 
-def test_of_1024_rows_a_quarter_is_held():
+def test_of_1024_rows_a_quarter_is_held(peak):
     input, weight, bias = layer(1024, 4, 10_000)
     loss, target = poly.Poly1LinearCrossEntropyLoss(2.0), torch.arange(1024)
     assert peak(lambda: step(loss, input, weight, target, bias)) <= 0.3 * 4 * 1024 * 10_000
 
 
-def test_of_probabilities_they_are_not_held_either(few_rows):
+def test_of_probabilities_they_are_not_held_either(few_rows, peak):
     input, weight, bias = layer()
     target = torch.randn(ROWS, CLASSES).softmax(1)
     loss = poly.Poly1LinearCrossEntropyLoss(2.0)
     assert peak(lambda: step(loss, input, weight, target, bias)) <= 0.22 * LOGITS
 
 
-def test_without_gradients_there_are_none(few_rows):
+def test_without_gradients_there_are_none(few_rows, peak):
     input, weight, bias = [each.detach() for each in layer()]
     loss = poly.Poly1LinearCrossEntropyLoss(2.0)
     assert peak(lambda: step(loss, input, weight, INDEX, bias)) <= 0.15 * LOGITS
 
 
-def test_an_observed_loss_holds_one_number_per_sample_more(few_rows):
+def test_an_observed_loss_holds_one_number_per_sample_more(few_rows, peak):
     input, weight, bias = layer()
     loss, seen = poly.Poly1LinearCrossEntropyLoss(2.0), []
     loss.register_observer(seen.append)
@@ -85,7 +72,7 @@ def test_an_observed_loss_holds_one_number_per_sample_more(few_rows):
     assert seen[0].log_p.shape == (ROWS,)
 
 
-def test_features_of_bfloat16_and_a_weight_of_float32_under_autocast(few_rows):
+def test_features_of_bfloat16_and_a_weight_of_float32_under_autocast(few_rows, peak):
     input, weight, bias = layer()
     input = input.detach().bfloat16().requires_grad_()
     loss = poly.Poly1LinearCrossEntropyLoss(2.0)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 import polyloss_lightning as poly
 
@@ -30,21 +29,9 @@ CASES = {
 with_cases = pytest.mark.parametrize(("loss", "target_of"), CASES.values(), ids=CASES)
 
 
-def peak(function):
-    """Bytes at the highest point above the start."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        function()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = highest = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        highest = max(highest, held)
-    return highest
-
-
 @with_cases
 @pytest.mark.parametrize("autocast", [False, True])
-def test_the_peak_is_one_tensor_of_the_size_of_the_logits_and_a_little(loss, target_of, autocast):
+def test_the_peak_is_one_tensor_of_the_size_of_the_logits_and_a_little(loss, target_of, autocast, peak):
     input = torch.randn(ROWS, CLASSES, dtype=torch.bfloat16 if autocast else torch.float32, requires_grad=True)
     target = target_of()
 
@@ -59,7 +46,7 @@ def test_the_peak_is_one_tensor_of_the_size_of_the_logits_and_a_little(loss, tar
 
 
 @with_cases
-def test_without_gradients_only_blocks_are_held(loss, target_of):
+def test_without_gradients_only_blocks_are_held(loss, target_of, peak):
     input, target = torch.randn(ROWS, CLASSES), target_of()
     assert peak(lambda: loss(input, target)) <= 0.3 * input.numel() * input.element_size()
 
@@ -92,7 +79,7 @@ def test_backward_hands_over_the_gradient_that_forward_computed(loss, target_of)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_peak_is_the_same_for_images(memory_format):
+def test_the_peak_is_the_same_for_images(memory_format, peak):
     input = torch.randn(4, 21, 224, 224).to(memory_format=memory_format).requires_grad_()
     target = torch.randint(21, (4, 224, 224))
     loss = poly.Poly1CrossEntropyLoss()
