@@ -11,10 +11,9 @@ from torch import Tensor
 
 from polyloss_lightning.core import loss as losses
 from polyloss_lightning.core.entries import Entries, Plan
-from polyloss_lightning.core.loss import OnEntries, Reduction
+from polyloss_lightning.core.loss import OnEntries, Reduction, is_in_torch_dispatch_mode, keeps_graph
 from polyloss_lightning.core.polynomial import Polynomial
 from polyloss_lightning.core.softmax import Softmax
-from polyloss_lightning.core.transforms import is_in_torch_dispatch_mode
 
 Layer: TypeAlias = tuple[Tensor, Tensor, Tensor | None]  # input, weight and bias of a linear layer
 Gradients: TypeAlias = Sequence[Tensor | None]
@@ -179,7 +178,8 @@ class _ClosedForm(torch.autograd.Function):
                 _, gradients = _value_and_gradients(layer, needed, target, options, grad.unsqueeze(1))
         else:
             grad = grad if factor is None else grad * factor
-            gradients = [None if each is None else losses.scaled(each, grad) for each in gradients]
+            multiply = torch.mul if keeps_graph() else Tensor.mul_
+            gradients = [None if each is None else multiply(each, grad) for each in gradients]
         cast = [
             None if each is None or of is None else each.to(of.dtype) for each, of in zip(gradients, layer, strict=True)
         ]

@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from polyloss_lightning._checks import check_choice
 from polyloss_lightning.core import blocks
@@ -13,12 +14,27 @@ from polyloss_lightning.core.entries import Entries, Plan
 from polyloss_lightning.core.polynomial import Polynomial
 from polyloss_lightning.core.sigmoid import Sigmoid
 from polyloss_lightning.core.softmax import Softmax
-from polyloss_lightning.core.transforms import is_in_torch_dispatch_mode, is_transformed
+
+try:
+    from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+except ImportError:
+
+    def is_in_torch_dispatch_mode(include_infra_modes: bool = False) -> bool:
+        """Return whether a ``TorchDispatchMode`` sees every operation; True if that cannot be found out."""
+        return True
+
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 OnEntries: TypeAlias = Callable[[Entries], None] | None
 _REDUCTIONS = get_args(Reduction)  # outside of the functions, because torch.compile of torch 2.6 cannot trace it
 _CLOSED_FORMS = (Softmax, Sigmoid)
+# A version of torch without one of these private names takes the formula, which is right everywhere.
+_tracing_state: Callable[[], object] = getattr(torch._C, "_get_tracing_state", lambda: "unknown")
+_in_functorch: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+# Without this one the gradient is multiplied out of place, which takes twice the memory.
+keeps_graph: Callable[[], bool] = getattr(
+    getattr(torch._C, "_autograd", None), "_get_current_graph_task_keep_graph", lambda: True
+)
 
 
 class Link(Protocol):
@@ -109,7 +125,9 @@ def has_closed_form(link: Link, input: Tensor, target: Tensor) -> bool:
     (``torch.compile``, ``torch.export``, ``torch.jit``), the transforms of ``torch.func``, forward mode, subclasses of
     tensors, targets, weights or alphas that need a gradient, and empty tensors, of which no maximum exists.
     """
-    if type(link) not in _CLOSED_FORMS or torch.compiler.is_compiling() or is_transformed():
+    if type(link) not in _CLOSED_FORMS or torch.compiler.is_compiling() or _tracing_state() is not None:
+        return False
+    if _in_functorch() or getattr(forward_ad, "_current_level", 0) >= 0:
         return False
     if type(input) not in (Tensor, torch.nn.Parameter) or type(target) is not Tensor:
         return False
@@ -189,7 +207,10 @@ class _ClosedForm(torch.autograd.Function):
             grad = grad * factor
         elif ctx.reduction == "none" and type(ctx.link) is Softmax:
             grad = grad.unsqueeze(min(1, grad.dim()))
-        gradient = scaled(gradient, grad)
+        if keeps_graph():  # for another backward pass
+            gradient = gradient * grad
+        elif grad.dim() > 0 or not grad.is_cpu or is_in_torch_dispatch_mode() or grad.item() != 1:
+            gradient.mul_(grad)
         return gradient if gradient.dtype is input.dtype else gradient.to(input.dtype), *[None] * 6
 
 
@@ -199,18 +220,3 @@ def mean(total: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
     # The mean of nothing is NaN and its gradient infinite, but none of that reaches the logits.
     counted = denominator.masked_fill(nothing & (total == 0), torch.inf)
     return total / denominator.masked_fill(nothing, torch.nan), counted.reciprocal_()
-
-
-def scaled(gradient: Tensor, grad: Tensor) -> Tensor:
-    """Return ``gradient * grad``, computed in place unless the graph is kept for another backward pass."""
-    if _keeps_graph():
-        return gradient * grad
-    if grad.dim() > 0 or not grad.is_cpu or is_in_torch_dispatch_mode() or grad.item() != 1:
-        gradient.mul_(grad)
-    return gradient
-
-
-# Without this query the gradient is multiplied out of place, which takes twice the memory.
-_keeps_graph: Callable[[], bool] = getattr(
-    getattr(torch._C, "_autograd", None), "_get_current_graph_task_keep_graph", lambda: True
-)

@@ -23,7 +23,7 @@ def one_entry(
 ) -> tuple[Tensor, Tensor]:
     """Compute the loss of targets of 0 and 1, and its derivative."""
     y = torch.rsub(q, 1, alpha=2)
-    x = input * y
+    x = input.to(q.dtype) * y
     one_minus_pt = torch.sigmoid(x)
     pt = torch.rsub(one_minus_pt, 1)
     # -log sigmoid(-x) = max(x, 0) - log sigmoid(|x|). Of 1 - (1 - Pt), digits are lost only where max(x, 0) has them.
