@@ -34,3 +34,16 @@ def resolve_config(config: str) -> str:
             f"no config is named {config!r}, and there is no such file; shipped configs: {', '.join(config_names())}"
         )
     return str(config_dir() / f"{config}.yaml")
+
+
+def with_shipped_configs(arguments: list[str]) -> list[str]:
+    """Replace the name of a shipped config after ``--config`` by its path."""
+    resolved = []
+    for previous, argument in zip(["", *arguments], arguments, strict=False):
+        if previous in ("-c", "--config"):
+            resolved.append(resolve_config(argument))
+        elif argument.startswith("--config="):
+            resolved.append("--config=" + resolve_config(argument.removeprefix("--config=")))
+        else:
+            resolved.append(argument)
+    return resolved

@@ -3,12 +3,33 @@
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from polyloss_lightning._shipped_configs import resolve_config
+from polyloss_lightning._shipped_configs import with_shipped_configs
 from polyloss_lightning.cli.lightning_cli import PolyLossCLI
 from polyloss_lightning.cli.mistakes import describe, is_mistake
-from polyloss_lightning.cli.subcommands import SUBCOMMANDS
+from polyloss_lightning.cli.plot import plot
+from polyloss_lightning.cli.search import report, search
+
+
+class _Subcommand(NamedTuple):
+    """A subcommand that is not one of LightningCLI.
+
+    Attributes:
+        run: called with the arguments that follow the name of the subcommand.
+        purpose: what the subcommand does, in a few words, for ``polyloss --help``.
+    """
+
+    run: Callable[[list[str]], None]
+    purpose: str
+
+
+_SUBCOMMANDS = {
+    "plot": _Subcommand(plot, "draw the losses, or the figures of a run"),
+    "search": _Subcommand(search, "find out whether PolyLoss helps, and with which epsilon"),
+    "report": _Subcommand(report, "write the web page of a search"),
+}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -22,8 +43,8 @@ def main(args: Sequence[str] | None = None) -> None:
     if folder not in sys.path:
         # As `python -m` does, so that a config can name the classes of a module in the working folder.
         sys.path.insert(0, folder)
-    if arguments and arguments[0] in SUBCOMMANDS:
-        SUBCOMMANDS[arguments[0]].run(arguments[1:])
+    if arguments and arguments[0] in _SUBCOMMANDS:
+        _SUBCOMMANDS[arguments[0]].run(arguments[1:])
         return
     try:
         arguments = with_shipped_configs(arguments)
@@ -39,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> None:
     # Passed through sys.argv, because LightningCLI warns about `args` if the process has arguments of its own.
     sys.argv = [*before[:1], *arguments]
     try:
-        PolyLossCLI(given)
+        PolyLossCLI(given, {name: subcommand.purpose for name, subcommand in _SUBCOMMANDS.items()})
     except Exception as error:  # outside of what PolyLossCLI reports itself, such as a seed that is out of range
         if not is_mistake(error) or "JSONARGPARSE_DEBUG" in os.environ:
             raise
@@ -47,16 +68,3 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from error
     finally:
         sys.argv = before
-
-
-def with_shipped_configs(arguments: list[str]) -> list[str]:
-    """Replace the name of a shipped config after ``--config`` by its path."""
-    resolved = []
-    for previous, argument in zip(["", *arguments], arguments, strict=False):
-        if previous in ("-c", "--config"):
-            resolved.append(resolve_config(argument))
-        elif argument.startswith("--config="):
-            resolved.append("--config=" + resolve_config(argument.removeprefix("--config=")))
-        else:
-            resolved.append(argument)
-    return resolved

@@ -21,7 +21,6 @@ from polyloss_lightning.cli.data_links import check_links, link_data, linked_ins
 from polyloss_lightning.cli.mistakes import check_numbers, describe, is_mistake
 from polyloss_lightning.cli.next_steps import next_commands, poly_sentence
 from polyloss_lightning.cli.parser import OneLineParser
-from polyloss_lightning.cli.subcommands import SUBCOMMANDS
 from polyloss_lightning.cli.summary import (
     ClassGroups,
     print_paths,
@@ -36,6 +35,7 @@ class PolyLossCLI(LightningCLI):
 
     Args:
         command_line: the arguments that a next command repeats; None takes those of the process.
+        other_subcommands: subcommands that this class does not run, and what they do, for the help.
         **kwargs: passed on to LightningCLI.
 
     It adds three features: a config may be given by the name of a shipped config as well as by its path; wrong
@@ -43,16 +43,23 @@ class PolyLossCLI(LightningCLI):
     of its metrics and the paths of the files that it wrote.
     """
 
-    def __init__(self, command_line: Sequence[str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        command_line: Sequence[str] | None = None,
+        other_subcommands: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         self._command_line = list(sys.argv[1:] if command_line is None else command_line)
         self._best_validation = BestValidation()
-        others = "; ".join(f"polyloss {name}: {subcommand.help}" for name, subcommand in SUBCOMMANDS.items())
+        names = ", ".join(config_names())
+        names = ", ".join(config_names())
+        description = f"Train with PolyLoss from one YAML file. Names of the shipped configs: {names}."
+        if other_subcommands:
+            others = "; ".join(f"polyloss {name}: {purpose}" for name, purpose in other_subcommands.items())
+            description += f" Other subcommands, each with its own --help: {others}."
         super().__init__(
             parser_class=OneLineParser,
-            parser_kwargs={
-                "description": "Train with PolyLoss from one YAML file. Names of the shipped configs: "
-                f"{', '.join(config_names())}. Other subcommands, each with its own --help: {others}.",
-            },
+            parser_kwargs={"description": description},
             # Otherwise a run without a logger does not start if an earlier run has left its config.yaml in the folder.
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": self._best_validation},

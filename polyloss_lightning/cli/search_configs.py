@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 
-from polyloss_lightning.cli.command import with_shipped_configs
+from polyloss_lightning._shipped_configs import with_shipped_configs
 from polyloss_lightning.cli.lightning_cli import PolyLossCLI
 from polyloss_lightning.search.config import (
     Config,
