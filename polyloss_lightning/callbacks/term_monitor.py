@@ -68,7 +68,7 @@ class PolynomialTermMonitor(Callback):
             module (``num_classes``).
         prog_bar: names to show on the progress bar, such as ``("first_term_share", "pt")``.
         record: write every epoch to ``poly_terms.jsonl`` in the folder of the logs (see
-            :mod:`polyloss_lightning.record`). Without a logger nothing is written.
+            :mod:`polyloss_lightning.record`), or in ``default_root_dir`` if there is none; a new run replaces it there.
         figures: at the end of ``fit`` draw the record as PNG files next to it, and send the figures to the loggers that
             accept images. Needs matplotlib.
 

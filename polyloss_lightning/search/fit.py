@@ -8,7 +8,9 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from polyloss_lightning.callbacks import PolynomialTermMonitor
 from polyloss_lightning.callbacks.run_metrics import RunMetrics
+from polyloss_lightning.callbacks.trainer.find_losses import find_callbacks
 
 
 @runtime_checkable
@@ -62,6 +64,9 @@ def run_fit(fit: Fit, *, test: bool) -> Fitted:
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         saving = (index for index, callback in enumerate(callbacks) if isinstance(callback, Checkpoint))
         callbacks.insert(next(saving, len(callbacks)), recorder)
+    for monitor in find_callbacks(trainer, PolynomialTermMonitor):
+        monitor.figures = False  # which take longer than some runs
+        monitor.record = monitor.record and bool(trainer.loggers)  # otherwise all runs would write the same file
     loaders: dict[str, Any] = {}
     if isinstance(data, dict):
         loaders = {"train_dataloaders": data.get("train"), "val_dataloaders": data.get("val")}

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from polyloss_lightning.callbacks import PolynomialTermMonitor
 from polyloss_lightning.losses import Poly1CrossEntropyLoss
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Monitors draw figures only if a test asks for them, because that takes longer than most runs."""
+    monkeypatch.setitem(PolynomialTermMonitor.__init__.__kwdefaults__, "figures", False)
 
 
 class SeenEpsilon(pl.LightningModule):

@@ -40,7 +40,7 @@ class Pictures(Logger):
 @pytest.fixture
 def fit(observed, make_trainer):
     def run(module=None, logger=None, data=None, **options):
-        monitor = PolynomialTermMonitor(**options)
+        monitor = PolynomialTermMonitor(**{"figures": True, **options})
         trainer = make_trainer(callbacks=[monitor], max_epochs=2, logger=logger or False)
         module = module or observed()
         trainer.fit(module, datamodule=data)
@@ -84,8 +84,17 @@ def test_a_logger_without_a_folder_of_the_run_gets_one(fit, tmp_path):
 
 
 @pytest.mark.condition("PolynomialTermMonitor", "no logger")
-def test_without_a_logger_nothing_is_written(fit, tmp_path):
-    fit()
+def test_without_a_logger_they_are_in_the_default_folder(fit, tmp_path, caplog):
+    for _ in range(2):  # the second run replaces the record of the first
+        with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+            fit()
+        assert f"there is no logger: the record and figures of the polynomial terms go to {tmp_path}" in caplog.text
+        assert len(read_record(tmp_path).epochs) == 4
+        assert (tmp_path / "figures" / "terms.png").exists()
+
+
+def test_a_fast_dev_run_writes_nothing(observed, make_trainer, tmp_path):
+    make_trainer(callbacks=[PolynomialTermMonitor(figures=True)], fast_dev_run=True).fit(observed())
     assert not list(tmp_path.rglob("*"))
 
 
@@ -285,7 +294,7 @@ def test_the_loggers_of_the_other_namespace_count_too(observed, tmp_path):
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     logger = other.loggers.TensorBoardLogger(tmp_path)
     trainer = other.Trainer(
-        accelerator="cpu", max_epochs=1, logger=logger, callbacks=[PolynomialTermMonitor()], **quiet
+        accelerator="cpu", max_epochs=1, logger=logger, callbacks=[PolynomialTermMonitor(figures=True)], **quiet
     )
     trainer.fit(module)
     assert len(read_record(tmp_path / "lightning_logs" / "version_0").epochs) == 1

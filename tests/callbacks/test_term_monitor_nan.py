@@ -23,7 +23,7 @@ def test_a_run_with_logits_that_are_no_numbers_goes_on(observed, make_trainer, t
 
     module = Diverges()
     trainer = make_trainer(
-        callbacks=[PolynomialTermMonitor(per_class=per_class)],
+        callbacks=[PolynomialTermMonitor(per_class=per_class, figures=True)],
         max_epochs=2,
         logger=CSVLogger(tmp_path),
         log_every_n_steps=1,

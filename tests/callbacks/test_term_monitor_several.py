@@ -26,7 +26,7 @@ def two(observed):
 @pytest.fixture
 def pair():
     return [
-        PolynomialTermMonitor(losses=["loss_fn"], per_class=True),
+        PolynomialTermMonitor(losses=["loss_fn"], per_class=True, figures=True),
         PolynomialTermMonitor(1, losses=["heads.0"], stages=["val"]),
     ]
 

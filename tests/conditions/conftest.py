@@ -6,7 +6,15 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 
+from polyloss_lightning.callbacks import PolynomialTermMonitor
+
 HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """Monitors draw no figures, because that takes longer than most runs."""
+    monkeypatch.setitem(PolynomialTermMonitor.__init__.__kwdefaults__, "figures", False)
 
 
 def load(name):

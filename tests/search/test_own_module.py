@@ -3,9 +3,12 @@
 import sys
 
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 
+from polyloss_lightning.callbacks import PolyLossOverride, PolynomialTermMonitor
 from polyloss_lightning.cli.search import search
 from polyloss_lightning.cli.search_configs import ConfigObjective, resolve
+from polyloss_lightning.record import RECORD_NAME
 from polyloss_lightning.search import Fit
 from polyloss_lightning.search.config import with_epsilon
 from polyloss_lightning.search.outcome import execute
@@ -102,6 +105,19 @@ def test_a_function_may_build_module_loaders_and_trainer():
     outcome = execute(objective, None, Pair("confirm", "0", 0), "val_acc")
     assert outcome.metric == "test_acc"
     assert outcome.history["val_acc"] == [pytest.approx(outcome.value, abs=1e-4)]  # all parts are the same
+
+
+@pytest.mark.parametrize("logger", [False, CSVLogger])
+def test_a_monitor_in_python_draws_no_figures_and_needs_a_logger_for_its_record(tmp_path, logger):
+    import lightning.pytorch as pl
+    import own
+
+    callbacks = [PolyLossOverride(), PolynomialTermMonitor(stages=["train"])]
+    options = {**TRAINER, "logger": logger and logger(tmp_path), "default_root_dir": tmp_path}
+    trainer = pl.Trainer(**options, callbacks=callbacks, enable_checkpointing=False, enable_model_summary=False)
+    Fit(own.Module(), own.Data(), trainer).run(test=False)
+    assert len(list(tmp_path.rglob(RECORD_NAME))) == bool(logger)
+    assert not list(tmp_path.rglob("*.png"))
 
 
 def test_data_without_a_seed_and_a_module_without_a_loss_are_mentioned(capsys):

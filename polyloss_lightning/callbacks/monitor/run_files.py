@@ -15,7 +15,7 @@ from polyloss_lightning.record import EpochRecord, RecordWriter
 
 
 class RunFiles:
-    """The record and figures of one run, written on rank zero only. Without a logger nothing is written.
+    """The record and figures of one run, written on rank zero only.
 
     No failure here ends the run: file systems and loggers raise errors of any type, and all of them become warnings.
     """
@@ -36,7 +36,7 @@ class RunFiles:
         if self._opened:
             return
         self._opened, self._failed = True, False
-        if not trainer.is_global_zero or not trainer.loggers or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._writer = None
             return
         folder = _log_dir(trainer)
@@ -48,9 +48,10 @@ class RunFiles:
             fresh = trainer.state.fn == TrainerFn.FITTING and trainer.global_step == 0
             names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
             self._writer = RecordWriter(folder, append=not fresh, class_names=names)
-            if trainer.loggers[0].save_dir is None:
-                name = type(trainer.loggers[0]).__name__
-                rank_zero_info(f"{name} has no folder: the record and figures of the polynomial terms go to {folder}")
+            logger = trainer.logger
+            if logger is None or logger.save_dir is None:
+                reason = "there is no logger" if logger is None else f"{type(logger).__name__} has no folder"
+                rank_zero_info(f"{reason}: the record and figures of the polynomial terms go to {folder}")
 
     def close(self) -> None:
         """End the run, so that the next one determines its own folder, and send the record to loggers of files."""
@@ -109,7 +110,9 @@ def _reason(error: Exception) -> str:
 
 
 def _log_dir(trainer: pl.Trainer) -> str:
-    logger = trainer.loggers[0]
+    logger = trainer.logger
+    if logger is None:
+        return str(trainer.default_root_dir)
     folder = getattr(logger, "log_dir", None)  # only loggers with a folder for each run have one
     if folder is not None:
         return str(folder)
