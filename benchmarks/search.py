@@ -14,13 +14,11 @@ from polyloss_lightning.search.progress import duration
 
 
 def main(folder: Path) -> None:
-    """Run the command of the README in a new folder, and print its answer and the time."""
+    """Run the command of the README in a folder, and print its answer and the time."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "polyloss_lightning", "search", "--config", "digits_longtail"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [*command, "--study", str(folder)], stdout=subprocess.PIPE, text=True, env=environment
-    ) as run:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder) as run:
         for line in run.stdout or ():
             print(line, end="", flush=True, file=sys.stderr if line.startswith("[") else sys.stdout)
     if run.returncode:
@@ -33,4 +31,4 @@ if __name__ == "__main__":
         main(Path(sys.argv[1]))
     else:
         with tempfile.TemporaryDirectory() as temporary:
-            main(Path(temporary) / "digits_longtail")
+            main(Path(temporary))
