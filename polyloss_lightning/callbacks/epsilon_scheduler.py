@@ -65,8 +65,8 @@ class EpsilonScheduler(Callback):
         loss: path of the loss in the module or name of the override, or several of them; None moves every
             :class:`~polyloss_lightning.losses.PolyLoss` in the module and every override.
         total: length of the run in units. Needed only if it cannot be derived from the Trainer, that is, with
-            ``max_epochs=-1`` and no ``max_steps`` (``max_time``), an iterable dataset, or a
-            ``GradientAccumulationScheduler``.
+            ``max_epochs=-1`` and no ``max_steps`` (``max_time``), an iterable dataset without a length and no
+            ``max_steps``, a ``GradientAccumulationScheduler``, or ``max_steps`` in manual optimization.
         log_epsilon: log epsilon (to the logger, if there is one, and to ``trainer.callback_metrics``).
         prog_bar: show epsilon in the progress bar; it is then logged in every step.
 

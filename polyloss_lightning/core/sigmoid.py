@@ -38,7 +38,7 @@ class Sigmoid(NamedTuple):
         weight: factor of each element, broadcast to the logits.
         pos_weight: factor of the positive entries, broadcast to the logits.
         ignore_index: elements with this target do not count; for class indices, all elements of the sample.
-        alpha: weight of the positives, the negatives have ``1 - alpha``; -1 weighs neither. A tensor of shape ``(C)``
+        alpha: weight of the positives, the negatives have ``1 - alpha``; -1 weights neither. A tensor of shape ``(C)``
             holds one number per class.
         target_format: whether there is one target per element or one class index per sample.
     """

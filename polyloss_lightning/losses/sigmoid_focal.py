@@ -62,8 +62,9 @@ class Poly1SigmoidFocalLoss(PolyLoss):
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
-        alpha: weight of the positives in [0, 1], on every term; the negatives have ``1 - alpha``. -1 weighs neither. A
-            sequence or tensor holds one such number for each class along axis 1 (the only one of unbatched input).
+        alpha: weight of the positives in [0, 1], on every term; the negatives have ``1 - alpha``. -1 turns this
+            weighting off. A sequence or tensor holds one such number for each class along axis 1 (the only one of
+            unbatched input).
         gamma: focusing exponent, at least 0; fractions too have finite gradients.
         weight: non-negative factor of each element, of a shape that broadcasts to the input; on every term.
         ignore_index: elements with this target do not count, so ``target.masked_fill(~mask, -100)`` masks them;
@@ -124,8 +125,8 @@ def _as_alpha(alpha: float | Tensor) -> float | Tensor:
     """Return ``alpha`` as a float; the values of a tensor are not checked, because that would wait for the device."""
     if isinstance(alpha, Tensor) or alpha == -1:
         return alpha
-    kind = "a number in [0, 1], -1 to weigh nothing, or a tensor of one number per class"
-    return as_number("alpha", alpha, kind, "in [0, 1], or -1 to weigh nothing", at_least=0, at_most=1)
+    kind = "a number in [0, 1], -1 for no weighting, or a tensor of one number per class"
+    return as_number("alpha", alpha, kind, "in [0, 1], or -1 for no weighting", at_least=0, at_most=1)
 
 
 def _alpha_of_classes(alpha: Tensor | Sequence[float]) -> Tensor:

@@ -28,7 +28,7 @@ class EpochRecord:
 
     Attributes:
         stage: ``train``, ``val`` or ``test``.
-        loss: path of the loss in the module.
+        loss: path of the loss in the module, or name of the function that an override replaces.
         epoch: the trainer's epoch.
         step: the trainer's global step at the end of the pass.
         epsilon: epsilon at the end of the pass, one number per perturbed coefficient.
