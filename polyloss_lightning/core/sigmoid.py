@@ -196,11 +196,10 @@ class Sigmoid(NamedTuple):
             value, slope = one_entry(input, q, plan, out, observed)
             if positive is not None:
                 factors.append((q * (positive - 1)).add_(1))
-            shares = [q.new_ones(())]
         else:
             value, slope = two_entries(input, q, positive, plan, out, observed, self.alpha is not None)
-            shares = [] if observed is None else [q if positive is None else q * positive, torch.rsub(q, 1)]
         if observed is not None:
+            shares = [q.new_ones(())] if plan.hard else [q if positive is None else q * positive, torch.rsub(q, 1)]
             for weight, share in zip(observed.weight.view(-1, *q.shape), shares, strict=True):
                 weight.copy_(math.prod(factors, start=share))
         for factor in factors:

@@ -194,17 +194,17 @@ class Softmax(NamedTuple):
         if index is not None and self.label_smoothing == 0:
             value = one_class(input, p, dim, index, weight, plan, log_p)
         elif index is not None and self._is_linear(plan.polynomial):
-            value = one_class_smoothed(input, p, dim, index, weight, plan, self.label_smoothing, log_p)
-            weight = None if shares is None else self._shares(shares, target, index, ignored, dim)
+            value = one_class_smoothed(input, p, dim, index, weight, plan, self.label_smoothing, log_p, shares)
+            weight = shares
         else:
             weight = self._shares(p, target, index, ignored, dim)
             value = every_class(input, p, dim, weight, plan, log_p)
         if ignored is not None:  # their logits may be NaN, which a weight of 0 does not remove
             value = value.masked_fill(ignored, 0)
-        if log_p is not None and shares is not None:
+        if shares is not None and weight is not shares:
             shares.fill_(1) if weight is None else shares.copy_(weight)
-            if ignored is not None:
-                log_p.masked_fill_(ignored, 0)
+        if log_p is not None and ignored is not None:
+            log_p.masked_fill_(ignored, 0)
         if channels_last:
             value, p = value.movedim(-1, 1), p.movedim(-1, 1)
         return value, p, denominator

@@ -6,8 +6,8 @@ polynomial, the loss is :math:`\sum_k s_k V(P_k)`. Since :math:`\partial \log P_
 .. math:: \frac{\partial\ell}{\partial x_j} = P_j \sum_k s_k A_k - s_j A_j
 
 Each function takes the logits and their softmax ``p``, which it overwrites with the gradient, and returns the loss of
-each sample. ``dim`` is the dimension of the classes; tensors of one number per sample have size 1 there. ``log_p``
-receives the log-probabilities of the entries if they are observed.
+each sample. ``dim`` is the dimension of the classes; tensors of one number per sample have size 1 there. ``log_p`` and
+``shares`` receive the log-probabilities and weights of the entries if they are observed.
 """
 
 import math
@@ -56,6 +56,7 @@ def one_class_smoothed(
     plan: Plan,
     smoothing: float,
     log_p: Tensor | None,
+    shares: Tensor | None,
 ) -> Tensor:
     """Compute Poly-1 cross-entropy of smoothed class indices; ``counted`` is 0 for ignored samples.
 
@@ -77,6 +78,10 @@ def one_class_smoothed(
         gaps = torch.cat([(highest - input).sum(dim, keepdim=True) for highest, input in parts])
     if log_p is not None:
         torch.sub(input, highest, out=log_p).sub_(lowest_nll)
+    if shares is not None:
+        shares.fill_(spread).scatter_(dim, index, own + spread)
+        if counted is not None:
+            shares.mul_(counted)
     value = own * (gap + lowest_nll + epsilon * (1 - p_t))
     value += spread * (gaps + num_classes * lowest_nll + epsilon * (num_classes - 1))
     slope = (own * scale) * (1 + epsilon * p_t)
