@@ -20,9 +20,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    line = "condition(part, name, refused=None, read=False): a condition under which a part is tested, or refused for "
+    line = "condition(parts, name, refused=None, read=False): a condition under which a part, or each of several, is "
     config.addinivalue_line(
-        "markers", line + "this reason; read: Lightning's code for it was read, because it needs a GPU"
+        "markers", line + "tested, or refused for this reason; read: Lightning's code was read, because it needs a GPU"
     )
     config.addinivalue_line("markers", "slow: a test of `nox -s long`, which other sessions leave out")
     config.addinivalue_line("markers", "closed_form: a test of what the formula does not promise, such as its memory")
@@ -34,10 +34,11 @@ def pytest_collection_finish(session):
         return
     for item in session.items:
         for mark in item.iter_markers("condition"):
-            part, name = mark.args
-            assert part in PARTS, f"{item.nodeid}: {part!r} is not one of {PARTS}"
+            parts, name = mark.args
             how = "read" if mark.kwargs.get("read") else "tested"
-            print("condition", part, name, mark.kwargs.get("refused") or "", how, item.nodeid, sep="\t")
+            for part in [parts] if isinstance(parts, str) else parts:
+                assert part in PARTS, f"{item.nodeid}: {part!r} is not one of {PARTS}"
+                print("condition", part, name, mark.kwargs.get("refused") or "", how, item.nodeid, sep="\t")
 
 
 settings.register_profile("usual", max_examples=50, deadline=None)

@@ -1,4 +1,4 @@
-"""Writes the matrix of conditions from the marks of the tests: ``@pytest.mark.condition(part, name, refused=None)``."""
+"""Writes the table of conditions from the marks of the tests: ``@pytest.mark.condition(parts, name, refused=None)``."""
 
 from __future__ import annotations
 

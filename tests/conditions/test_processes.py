@@ -24,8 +24,7 @@ def in_two_processes(folder, strategy, *launcher):
 
 
 def case(name, strategy, *launcher):
-    marks = [pytest.mark.condition(part, name) for part in PARTS]
-    return pytest.param(strategy, launcher, id=name, marks=marks)
+    return pytest.param(strategy, launcher, id=name, marks=pytest.mark.condition(PARTS, name))
 
 
 @pytest.mark.parametrize(
