@@ -84,6 +84,11 @@ def _outcome(comparison: Comparison, plan: Plan, unit: Unit, picked: str) -> str
     unbeaten = [d for d in controls if d.low <= 0]
     if unbeaten:
         least = min(unbeaten, key=lambda d: d.low)
+        if least.high < 0:
+            return (
+                f"{text}, but {_phrase(plan, least.against)} is better still, by {unit.number(-least.mean)} "
+                f"({unit.number(-least.high)} to {unit.number(-least.low)})."
+            )
         return (
             f"{text}, but {_phrase(plan, least.against)} may do as well: against it there is "
             f"{_no_gain(least, unit, confidence)}."

@@ -49,6 +49,15 @@ def test_a_gain_that_a_control_has_too():
     assert "but cross-entropy at 2 times the learning rate may do as well" in text
 
 
+def test_a_control_that_is_better_than_the_pick():
+    text, comparison = sentence_for(gain=0.05, control=0.1)
+    second = comparison.differences[1]
+    assert text.endswith(
+        f", but cross-entropy at 2 times the learning rate is better still, by {-100 * second.mean:.1f} "
+        f"({-100 * second.high:.1f} to {-100 * second.low:.1f})."
+    )
+
+
 def test_worse():
     text, _ = sentence_for(gain=-0.05, control=0.0)
     assert "is worse than cross-entropy by" in text
