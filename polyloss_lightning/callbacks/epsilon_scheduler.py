@@ -13,16 +13,10 @@ from typing_extensions import override
 
 from polyloss_lightning._checks import check_choice, check_integer
 from polyloss_lightning.callbacks.base import Callback
+from polyloss_lightning.callbacks.trainer import progress
 from polyloss_lightning.callbacks.trainer.find_losses import Loss, choose, choose_for, find_losses
 from polyloss_lightning.callbacks.trainer.log_names import epsilon_values
-from polyloss_lightning.callbacks.trainer.progress import (
-    Interval,
-    Window,
-    logs_are_due,
-    max_epochs,
-    position,
-    run_length,
-)
+from polyloss_lightning.callbacks.trainer.progress import Interval, Window, max_epochs, position
 from polyloss_lightning.core import polynomial
 from polyloss_lightning.losses import PolyLoss
 from polyloss_lightning.schedules import Schedule
@@ -156,18 +150,18 @@ class EpsilonScheduler(Callback):
         self._find_losses(trainer, pl_module)  # one may have been replaced
         if not self.window.needs_total or self.total is not None or trainer.current_epoch >= max_epochs(trainer):
             return
-        self._expected = run_length(trainer, self.interval)
-        length = run_length(trainer, self.interval, trainer.current_epoch, position(trainer, "step"))
+        self._expected = progress.run_length(trainer, self.interval)
+        length = progress.run_length(trainer, self.interval, trainer.current_epoch, position(trainer, "step"))
         if length is not None and length != self._length:
             self._change_length(trainer, length, "but was expected to be")
 
     @override
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         epsilon = self._move(trainer)  # in every batch, because a mid-epoch resume calls no epoch-start hook
         # Lightning's log() costs more than the rest of the schedule, so call it only if the value is actually used.
-        due = self.prog_bar or trainer.fast_dev_run or logs_are_due(trainer)  # type: ignore[attr-defined]
+        due = self.prog_bar or trainer.fast_dev_run or progress.logs_are_due(trainer)  # type: ignore[attr-defined]
         if not self.log_epsilon or not due or trainer.barebones:
             return
         for path in self._losses if self._several else [""]:
@@ -214,7 +208,7 @@ class EpsilonScheduler(Callback):
     def _find_length(self, trainer: pl.Trainer) -> None:
         if not self.window.needs_total:
             return
-        length = self.total or run_length(trainer, self.interval)
+        length = self.total or progress.run_length(trainer, self.interval)
         if length is None:
             raise ValueError(
                 f"cannot tell how many {self.interval}s this run will have "
@@ -236,8 +230,8 @@ class EpsilonScheduler(Callback):
                 f"The window of the schedule, {self.interval}s {begin} to {end - 1}, is empty or past the end of this "
                 f"run of {self._length}: epsilon will not change during the run."
             )
-        is_guess = trainer.num_training_batches == math.inf and max_epochs(trainer) < math.inf and not self.total
-        if is_guess and self.interval == "step" and trainer.current_epoch == 0:
+        is_guess = self.interval == "step" and trainer.num_training_batches == math.inf and not self.total
+        if is_guess and max_epochs(trainer) < math.inf and trainer.current_epoch == 0:
             rank_zero_warn(
                 f"The loader has no length, so the run may end with max_epochs={trainer.max_epochs} before "
                 f"max_steps={trainer.max_steps}. The schedule assumes {self._length} steps, and follows the length of "

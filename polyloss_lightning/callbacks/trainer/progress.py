@@ -16,13 +16,7 @@ Interval = Literal["step", "epoch"]
 class Window:
     """The part of a run in which a schedule moves. t is 0 up to its first unit, and 1 from its last unit on.
 
-    Args:
-        begin: first unit, either a fraction of the run (float) or a number of units (int).
-        end: the unit after the last one, in the same form; None is the end of the run.
-
-    Raises:
-        TypeError: if a bound is not a number.
-        ValueError: if a fraction is outside of [0, 1], a count is negative, or the window is too short.
+    The bounds are those of :class:`~polyloss_lightning.callbacks.EpsilonScheduler`, and are checked here.
 
     Example:
         >>> window = Window(begin=2, end=1.0)
@@ -93,12 +87,8 @@ def run_length(trainer: pl.Trainer, interval: Interval, epoch: int = 0, step: in
 
     Call this in ``on_train_start`` or later, because the number of batches is unknown before.
 
-    Args:
-        trainer: the Trainer of the run.
-        interval: the unit.
-        epoch: number of completed epochs.
-        step: number of optimizer steps in these. The rest of the run is assumed to have epochs like the current one,
-            or, if the length of the loader is unknown, like the completed ones.
+    ``epoch`` epochs are complete, with ``step`` optimizer steps in them. The rest of the run is assumed to have epochs
+    like the current one, or, if the length of the loader is unknown, like the completed ones.
     """
     epochs = max_epochs(trainer)
     steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
@@ -117,15 +107,11 @@ def run_length(trainer: pl.Trainer, interval: Interval, epoch: int = 0, step: in
     elif epoch and step:
         steps_per_epoch = step / epoch
     if interval == "step":
-        left = epochs - epoch
-        return _finite(
-            min(steps, step + round(left * steps_per_epoch) if left * steps_per_epoch < math.inf else math.inf)
-        )
-    return (
-        _finite(min(epochs, epoch + math.ceil((steps - step) / steps_per_epoch)))
-        if steps_per_epoch < math.inf
-        else None
-    )
+        left = (epochs - epoch) * steps_per_epoch  # NaN for no more epochs of unknown length
+        return _finite(min(steps, step + round(left)) if left < math.inf else steps)
+    if steps_per_epoch == math.inf:
+        return None
+    return _finite(min(epochs, epoch + math.ceil((steps - step) / steps_per_epoch)))
 
 
 def max_epochs(trainer: pl.Trainer) -> float:
