@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import lightning.pytorch as pl
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from typing_extensions import override
 
@@ -135,9 +134,7 @@ class PolynomialTermMonitor(Callback):
         self._epoch = trainer.current_epoch
 
     @override
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         if trainer.current_epoch < max_epochs(trainer):
             self._begin_step(trainer, "train")
 
@@ -151,9 +148,7 @@ class PolynomialTermMonitor(Callback):
         self._collector.after_backward(rerun=pl_module.automatic_optimization)
 
     @override
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
         self._end_step("train")
         if "train" in self.stages and not trainer.barebones and logs_are_due(trainer):
             self._log.step(pl_module, self._sums.of_step(trainer, self._step))
@@ -163,13 +158,8 @@ class PolynomialTermMonitor(Callback):
         self._end_pass(trainer, "train")
 
     @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._collector.detach()
-
-    @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._start(trainer, pl_module, "val")
+        self._start(trainer, pl_module, "val")
 
     @override
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
@@ -181,13 +171,7 @@ class PolynomialTermMonitor(Callback):
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._end_pass(trainer, "val")
-
-    @override
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING:
-            self._collector.detach()
+        self._end_pass(trainer, "val")
 
     @override
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -204,10 +188,6 @@ class PolynomialTermMonitor(Callback):
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._end_pass(trainer, "test")
-
-    @override
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._collector.detach()
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -250,7 +230,7 @@ class PolynomialTermMonitor(Callback):
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
         """Begin the sums of a pass, and find the losses again, because one may have been replaced."""
-        if trainer.barebones:  # such a Trainer logs nothing
+        if trainer.barebones or trainer.sanity_checking:  # a barebones Trainer logs nothing
             return
         others = [other for other in find_callbacks(trainer, PolynomialTermMonitor) if other is not self]
         every = observables(find_losses(trainer, pl_module))
@@ -281,7 +261,7 @@ class PolynomialTermMonitor(Callback):
             self._step = self._sums.add(stage, seen)
 
     def _end_pass(self, trainer: pl.Trainer, stage: Stage) -> None:
-        if stage not in self.stages or trainer.barebones:
+        if stage not in self.stages or trainer.barebones or trainer.sanity_checking:
             return
         self._collector.end()  # on_train_batch_end is not called for a skipped step
         sums = self._sums.end(trainer, stage)

@@ -1,7 +1,6 @@
 """Turning per-class vectors into logged values: one per class, and one each for head, middle and tail classes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from numbers import Integral
 from typing import Any, TypeAlias
 
@@ -10,9 +9,8 @@ import lightning.pytorch as pl
 from polyloss_lightning._class_groups import head_middle_tail
 from polyloss_lightning.core import Observable
 from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
-from polyloss_lightning.record import ClassRecord
 
-Vectors: TypeAlias = dict[str, list[float]]
+Vectors: TypeAlias = dict[str, list[float]]  # of PolynomialTerms, such as class_pt
 MOST_CLASSES = 100  # with more, Lightning's log() takes seconds for a value per class
 _NAMES = ("pt", "first_term_share", "first_term_gradient")
 
@@ -20,33 +18,21 @@ _NAMES = ("pt", "first_term_share", "first_term_gradient")
 def class_values(values: Vectors, counts: Sequence[float] | None) -> dict[str, float]:
     """Return ``{name}_class/{k}`` for each class with nonzero weight, and ``{name}_head``, ``_middle`` and ``_tail``.
 
-    With more than :data:`MOST_CLASSES` classes there are only the values of head, middle and tail.
-
-    Pt and the first-term share of a group of classes are weighted means over its entries. Its gradient is the sum over
-    its classes.
-
-    Args:
-        values: the ``class_...`` vectors of :class:`~polyloss_lightning.metrics.PolynomialTerms`, as lists.
-        counts: number of training samples of each class, if known.
+    With more than :data:`MOST_CLASSES` classes there are only the values of head, middle and tail, by the training
+    ``counts`` if these are known. Pt and the first-term share of a group of classes are weighted means over its
+    entries. Its gradient is the sum over its classes.
     """
     weight = values["class_weight"]
     seen = [k for k, total in enumerate(weight) if total > 0] if len(weight) <= MOST_CLASSES else []
     result = {f"{name}_class/{k}": values[f"class_{name}"][k] for name in _NAMES for k in seen}
     for group, classes in head_middle_tail(counts or ()).items():
         present = [k for k in classes if weight[k] > 0]
-        total = sum(weight[k] for k in present)
-        for name in _NAMES:
-            vector = values[f"class_{name}"]
-            if name == "first_term_gradient":
-                result[f"{name}_{group}"] = sum(vector[k] for k in classes)
-            elif total > 0:
-                result[f"{name}_{group}"] = sum(weight[k] * vector[k] for k in present) / total
+        if present:
+            total = sum(weight[k] for k in present)
+            for name in ("pt", "first_term_share"):
+                result[f"{name}_{group}"] = sum(weight[k] * values[f"class_{name}"][k] for k in present) / total
+        result[f"first_term_gradient_{group}"] = sum(values["class_first_term_gradient"][k] for k in classes)
     return result
-
-
-def class_record(values: Vectors) -> ClassRecord:
-    """Return the vectors in the form in which the record stores them."""
-    return ClassRecord(*(values[f"class_{field.name}"] for field in fields(ClassRecord)))
 
 
 def counts_seen(values: Vectors, loss: Observable) -> list[float] | None:
@@ -77,11 +63,7 @@ def _unweighted(weight: Sequence[float], loss: Observable) -> list[float] | None
 
 
 def given_counts(trainer: pl.Trainer) -> list[float] | None:
-    """Return the ``class_counts`` of the datamodule, or None if it has none.
-
-    Raises:
-        ValueError: if they are a mapping, and a key is not the index of a class.
-    """
+    """Return the ``class_counts`` of the datamodule, or None if it has none."""
     counts = getattr(getattr(trainer, "datamodule", None), "class_counts", None)
     if not isinstance(counts, Mapping):
         return None if counts is None else [float(count) for count in counts]
@@ -95,11 +77,7 @@ def given_counts(trainer: pl.Trainer) -> list[float] | None:
 
 
 def find_num_classes(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
-    """Return the attribute ``num_classes`` of the datamodule or of the module.
-
-    Raises:
-        ValueError: if neither has it.
-    """
+    """Return the attribute ``num_classes`` of the datamodule or of the module, or raise ``ValueError``."""
     for holder in (getattr(trainer, "datamodule", None), pl_module, getattr(pl_module, "hparams", None)):
         number: Any = getattr(holder, "num_classes", None)
         if not isinstance(number, bool) and isinstance(number, Integral):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from torch.utils.hooks import RemovableHandle
 
@@ -23,11 +23,9 @@ class ObservationCollector:
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
-        self.seen: Seen = []
-        self._collecting = False
-        self._pending: Seen = []
-        self._in_backward = False
-        self._ran = False
+        self._phase: Literal["outside", "forward", "backward", "after backward"] = "outside"
+        self._seen: Seen = []
+        self._pending: Seen = []  # calls after a backward pass
 
     def attach(self, observables: Mapping[str, Observable]) -> None:
         """Observe these losses, and stop observing all others."""
@@ -44,30 +42,28 @@ class ObservationCollector:
     def begin(self) -> None:
         """Begin a step, and discard the observations of an earlier step that never ended."""
         self.end()
-        self._collecting = True
+        self._phase = "forward"
 
     def end(self) -> Seen:
         """End the step and return the path and the observation of each loss call in it."""
-        seen, self.seen, self._pending = self.seen, [], []
-        self._collecting = self._in_backward = self._ran = False
+        seen, self._seen, self._pending = self._seen, [], []
+        self._phase = "outside"
         return seen
 
     def before_backward(self) -> None:
         """Note that a backward pass begins."""
         if self._pending:
-            self.seen, self._pending = self._pending, []
-        self._in_backward = True
+            self._seen, self._pending = self._pending, []
+        if self._phase != "outside":
+            self._phase = "backward"
 
     def after_backward(self, *, rerun: bool) -> None:
-        """Note that a backward pass has ended.
-
-        Args:
-            rerun: whether another backward pass would mean that the step runs again.
-        """
-        self._in_backward = False
-        self._ran = rerun
+        """Note that a backward pass has ended. ``rerun``: whether another one would mean that the step runs again."""
+        if self._phase != "outside":
+            self._phase = "after backward" if rerun else "forward"
 
     def _receive(self, path: str, observation: Observation) -> None:
-        if not self._collecting or self._in_backward:
-            return
-        (self._pending if self._ran else self.seen).append((path, observation))
+        if self._phase == "forward":
+            self._seen.append((path, observation))
+        elif self._phase == "after backward":
+            self._pending.append((path, observation))

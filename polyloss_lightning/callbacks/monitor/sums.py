@@ -11,18 +11,11 @@ from polyloss_lightning.metrics import term_sums, zero_sums
 
 
 class PassSums:
-    """A vector of :func:`~polyloss_lightning.metrics.term_sums` for each stage and loss.
-
-    Args:
-        num_terms: number of terms to sum separately.
-
-    Attributes:
-        num_classes: number of classes to sum separately; None for none.
-    """
+    """A vector of :func:`~polyloss_lightning.metrics.term_sums` for each stage and loss."""
 
     def __init__(self, num_terms: int) -> None:
         self.num_terms = num_terms
-        self.num_classes: int | None = None
+        self.num_classes: int | None = None  # classes to sum separately
         self._device = torch.device("cpu")
         self._passes: dict[str, dict[str, Tensor]] = {}
 
