@@ -8,20 +8,11 @@ T = TypeVar("T")
 
 
 class AtBest(Generic[T]):
-    """Keeps the latest value, and the one that was the latest when the best checkpoint was saved.
-
-    Args:
-        value: the value before the first one.
-
-    Attributes:
-        latest: the latest value.
-        at_best: the value at the best checkpoint.
-        found: whether a checkpoint has been called best.
-    """
+    """Keeps the latest value, and the one that was the latest when the best checkpoint was saved."""
 
     def __init__(self, value: T) -> None:
         self.latest = self.at_best = value
-        self.found = False
+        self.found = False  # whether a checkpoint has been called best
         self._best: tuple[str, float] | None = None
 
     def add(self, trainer: pl.Trainer, value: T) -> None:

@@ -20,9 +20,6 @@ def find_losses(trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str,
 
     A loss has a path for each place in the module where it is found. Paths are those in the user's code, even under
     ``torch.compile``. The name of an override without one is ``""``.
-
-    Raises:
-        ValueError: if there is no loss at all, or an override has the name of another loss.
     """
     found: dict[str, Loss] = {
         without_wrappers(path): module
@@ -46,8 +43,7 @@ def find_losses(trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str,
 def choose(found: Mapping[str, _L], paths: Sequence[str] | None, argument: str) -> dict[str, _L]:
     """Return each loss at one of ``paths`` once, by its first path in ``found``; None chooses all.
 
-    Raises:
-        ValueError: if nothing in ``found`` has one of the paths; the message names the ``argument``.
+    An unknown path is a ``ValueError`` that names the ``argument``.
     """
     missing = [path for path in paths or () if not path or path not in found]
     if missing:
@@ -62,11 +58,7 @@ def choose(found: Mapping[str, _L], paths: Sequence[str] | None, argument: str) 
 def choose_for(
     callback: pl.Callback, kind: type[pl.Callback], trainer: pl.Trainer, found: Mapping[str, _L], argument: str
 ) -> dict[str, _L]:
-    """Return the losses chosen by the ``argument`` of ``callback``, which no other callback of this kind may choose.
-
-    Raises:
-        ValueError: as :func:`choose`, and if another callback chooses the same loss.
-    """
+    """Return the losses chosen by the ``argument`` of ``callback``, which no other callback of this kind may choose."""
     mine = choose(found, getattr(callback, argument), argument)
     for other in find_callbacks(trainer, kind):
         shared = [] if other is callback else sorted(mine.keys() & choose(found, getattr(other, argument), argument))
