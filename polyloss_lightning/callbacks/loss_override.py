@@ -23,10 +23,11 @@ if not TYPE_CHECKING:
     Epsilon = Epsilon | Schedule
 
 # The backward pass is included because non-reentrant activation checkpointing recomputes losses in it.
-_STRATEGY_METHODS: dict[Stage, tuple[str, ...]] = {
-    "train": ("training_step", "backward"),
-    "val": ("validation_step",),
-    "test": ("test_step",),
+_STRATEGY_METHODS: dict[str, Stage] = {
+    "training_step": "train",
+    "backward": "train",
+    "validation_step": "val",
+    "test_step": "test",
 }
 
 
@@ -146,12 +147,9 @@ class PolyLossOverride(Callback):
         self._override.forget()
         self._resolved = False
         self._reported = 0
-        for stage_of_methods, methods in _STRATEGY_METHODS.items():
-            for method in methods:
-                self._contexts[method] = partial(
-                    self._step_context, pl_module, stage_of_methods, report=method != "backward"
-                )
-                wrap_step(trainer.strategy, method, self._contexts[method])
+        for method, of in _STRATEGY_METHODS.items():
+            self._contexts[method] = partial(self._step_context, pl_module, of, report=method != "backward")
+            wrap_step(trainer.strategy, method, self._contexts[method])
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
