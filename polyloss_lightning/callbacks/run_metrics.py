@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from polyloss_lightning.callbacks.base import Callback
+from polyloss_lightning.callbacks.monitor.class_values import given_counts
 from polyloss_lightning.callbacks.trainer.at_best import AtBest
 
 
@@ -54,11 +55,10 @@ class RunMetrics(Callback):
     def _write(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         if self.path is None or not trainer.is_global_zero:
             return
-        counts = getattr(trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
         contents = {
             "metrics": metrics,
             "history": self.history,
-            "class_counts": [] if counts is None else [float(count) for count in counts],
+            "class_counts": given_counts(trainer) or [],
             "checkpoint": str(getattr(trainer.checkpoint_callback, "best_model_path", "")),
         }
         self.path.write_text(json.dumps(contents), encoding="utf-8")
