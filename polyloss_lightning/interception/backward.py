@@ -1,5 +1,6 @@
 """Running backward passes inside of the mode, because activation checkpointing recomputes losses in them."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,5 @@ def run_in(
         if _skip_one_hop is not None:
             return _skip_one_hop(func, types, args, kwargs)
         # Older versions of torch lack that function. Do what their Tensor.backward does, without intercepting it again.
-        tensor, gradient, *others = (*args, *[None] * 5)[:5]
-        gradient, inputs = kwargs.get("gradient", gradient), kwargs.get("inputs", others[2])
-        retain_graph, create_graph = kwargs.get("retain_graph", others[0]), kwargs.get("create_graph", others[1])
-        return torch.autograd.backward(tensor, gradient, retain_graph, bool(create_graph), inputs=inputs)
+        arguments = inspect.signature(torch.Tensor.backward).bind(*args, **kwargs).arguments
+        return torch.autograd.backward(arguments.pop("self"), arguments.pop("gradient", None), **arguments)

@@ -8,7 +8,6 @@ from types import FrameType
 
 _HERE = __name__.rpartition(".")[0]
 _FOOTER = "What is computed from a replaced loss, such as a perplexity, is that of the replaced loss."
-_FOCAL = ("torchvision.ops.focal_loss", "sigmoid_focal_loss")
 
 
 @dataclass
@@ -36,17 +35,18 @@ class CallSite:
 
 def caller() -> FrameType:
     """Return the innermost frame outside of torch and of this package: the frame that called torch."""
-    frame = sys._getframe(1)
-    while _is_machinery(frame) and frame.f_back is not None:
-        frame = frame.f_back
+    for frame in stack(sys._getframe(1)):
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in ("torch", "contextlib") and not module.startswith(_HERE):
+            break
     return frame
 
 
 def in_sigmoid_focal_loss(frame: FrameType) -> bool:
     """Return whether ``frame`` is a frame of torchvision's ``sigmoid_focal_loss``."""
-    module, function = _FOCAL
     # After a graph break, torch.compile continues in a function whose name contains the name of the original one.
-    return frame.f_globals.get("__name__") == module and function in frame.f_code.co_name
+    in_module = frame.f_globals.get("__name__") == "torchvision.ops.focal_loss"
+    return in_module and "sigmoid_focal_loss" in frame.f_code.co_name
 
 
 def stack(frame: FrameType) -> Iterator[FrameType]:
@@ -88,8 +88,3 @@ def _short(location: str) -> str:
         if prefix and location.startswith(prefix.rstrip(os.sep) + os.sep):
             return location[len(prefix.rstrip(os.sep)) + 1 :]
     return location
-
-
-def _is_machinery(frame: FrameType) -> bool:
-    module = str(frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in ("torch", "contextlib") or module.startswith(_HERE)

@@ -12,10 +12,7 @@ def outside_of_graphs(reason: str) -> Callable[[Callable[..., Any]], Callable[..
     """Break the graph at every call of the decorated function, and run it as plain Python.
 
     A break at the loss costs less than one percent of a compiled training step (``benchmarks/interception.py``), so
-    there is no second way that traces the replacement into the graph.
-
-    Args:
-        reason: shown in the error if the code that calls it is compiled with ``fullgraph=True``.
+    there is no second way that traces the replacement into the graph. The error of ``fullgraph=True`` shows ``reason``.
     """
     options = {"reason": reason} if "reason" in inspect.signature(torch.compiler.disable).parameters else {}
 

@@ -1,10 +1,10 @@
 """Refusing to train with exponentials of replaced losses, as in a focal loss that computes Pt as ``exp(-ce)``."""
 
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -35,22 +35,21 @@ class LossOverrideError(RuntimeError):
     """Raised if a loss cannot be replaced safely, or if no loss was replaced."""
 
 
-class ExponentialCheck:
+class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows replaced losses through a step, and refuses an exponential of them that takes part in the gradient.
 
     Two sets of storages are kept: those computed from a replaced loss, and those computed from an exponential of one.
     Storages, because views and buffers share them. A hook on each differentiable tensor of the second kind raises when
-    a gradient arrives. A perplexity that is only logged never receives one.
-
-    Args:
-        strict: whether scripted code that cannot be looked into is refused; otherwise there is a warning.
+    a gradient arrives. A perplexity that is only logged never receives one. While the mode is active, it sees every
+    operator that a function is made of. Scripted code that cannot be looked into is refused if ``strict``; otherwise
+    there is a warning.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self._strict = strict
         self._losses: dict[int, StorageWeakRef] = {}
-        self._exponentials: dict[int, tuple[StorageWeakRef, str]] = {}
-        self._operators = _Operators(self)
+        self._exponentials: dict[int, str] = {}  # which of them are exponentials, and the message about each
         self._nodes: set[Any] = set()
 
     @property
@@ -60,52 +59,32 @@ class ExponentialCheck:
 
     def add(self, loss: Tensor, *, thoroughly: bool) -> None:
         """Follow a replaced loss; thoroughly: also through scripted code, by the graph of autograd."""
-        self._mark(loss, None)
+        self._mark(loss)
         if thoroughly and loss.grad_fn is not None:
             self._nodes.add(loss.grad_fn)
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Follow nothing in a backward pass, in which no loss is new, but compiled code calls many functions."""
-        losses, self._losses = self._losses, {}
-        try:
-            yield
-        finally:
-            self._losses = losses
+    def forget(self, *, keep: Literal["all", "exponentials", "nothing"]) -> None:
+        """Forget the graph of autograd, what no longer exists, and the rest except what is to be kept.
 
-    def forget(self) -> None:
-        """Follow nothing any more; an exponential that takes part in a gradient is still refused."""
-        self._losses.clear()
-        self._exponentials.clear()
-        self._nodes.clear()
-
-    def forget_dead(self) -> None:
-        """Follow only what still exists, such as a running mean of the loss that weights the next step."""
-        self._losses = {key: mark for key, mark in self._losses.items() if not mark.expired()}  # type: ignore[no-untyped-call]
-        self._exponentials = {key: mark for key, mark in self._exponentials.items() if key in self._losses}
-        self._nodes.clear()
-
-    def forget_nodes(self) -> None:
-        """Do not keep the graph of autograd any longer."""
-        self._nodes.clear()
-
-    def forget_losses(self) -> None:
-        """Follow only exponentials that still exist. Called after a backward pass, which is the end of most losses."""
-        self._exponentials = {key: mark for key, mark in self._exponentials.items() if not mark[0].expired()}  # type: ignore[no-untyped-call]
-        self._losses = {key: reference for key, (reference, _) in self._exponentials.items()}
+        After a backward pass, the end of most losses, exponentials may still be trained with. What is left of a loss
+        may be a running mean that weights the next step.
+        """
+        kept = {"all": list(self._losses), "exponentials": list(self._exponentials), "nothing": []}[keep]
+        self._losses = {key: self._losses[key] for key in kept if not self._losses[key].expired()}  # type: ignore[no-untyped-call]
+        self._exponentials = {key: message for key, message in self._exponentials.items() if key in self._losses}
         self._nodes.clear()
 
     def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call ``func``, and follow the losses among its arguments."""
         keys = [_key(tensor) for tensor in _tensors((args, kwargs))]
-        if not any(key is None or key in self._losses or key in self._exponentials for key in keys):
+        if not any(key is None or key in self._losses for key in keys):
             return func(*args, **kwargs)
         if not self._exponentials and "out" not in kwargs and getattr(func, "__name__", "") in _ARITHMETIC:
             result = func(*args, **kwargs)
             for tensor in _tensors(result):
-                self._mark(tensor, None)
+                self._mark(tensor)
             return result
-        with self._operators:
+        with self:
             result = func(*args, **kwargs)
         if self._exponentials:
             for tensor in _tensors((result, args[:1], kwargs.get("out"))):
@@ -116,8 +95,7 @@ class ExponentialCheck:
 
     def exponential_in(self, tensor: Tensor) -> str:
         """Return why ``tensor`` cannot be trained with; empty if it can be."""
-        _, message = self._exponentials.get(_key(tensor) or 0, (None, ""))
-        return message
+        return self._exponentials.get(_key(tensor) or 0, "")
 
     def refuse(self, tensors: Any) -> None:
         """Raise if one of ``tensors``, which are what is trained with, is computed from an exponential of a loss."""
@@ -139,51 +117,39 @@ class ExponentialCheck:
             if name == "DifferentiableGraph":
                 warnings.warn(f"It cannot be seen whether {_message('scripted code', 'an exponential')}", stacklevel=2)
 
-    def follow(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Mark the results of one of torch's operators."""
-        name = operator.name().partition("::")[2].partition(".")[0].removeprefix("_foreach_")
-        if name.endswith("_like") or name.startswith("new_"):  # of the argument only its shape and dtype are used
-            return
-        keys = {_key(tensor) for tensor in _tensors((args, kwargs))}
-        message = next((self._exponentials[key][1] for key in keys if key in self._exponentials), None)
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one of torch's operators, and mark what it computes from losses."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = func.name().partition("::")[2].partition(".")[0].removeprefix("_foreach_")
+        of_shape = name.endswith("_like") or name.startswith("new_")  # only shape and dtype of the argument are used
+        tensors = list(_tensors((args, kwargs)))
+        if of_shape or not any(_key(tensor) in self._losses for tensor in tensors):
+            return result
+        message = next(filter(None, map(self.exponential_in, tensors)), "")
         in_place = name.endswith("_")
         name = name if name in EXPONENTIALS else name.rstrip("_")
         exponents = (args[1:], kwargs) if name in _POWERS else (args, kwargs)
         exponential = name in EXPONENTIALS | _POWERS
-        if message is None and exponential and any(_key(part) in self._losses for part in _tensors(exponents)):
+        if not message and exponential and any(_key(part) in self._losses for part in _tensors(exponents)):
             message = _message(call_sites.location(call_sites.caller()), name)
-        if message is None and not any(key in self._losses for key in keys):
-            return
         for tensor in _tensors((result, args[:1]) if in_place else result):
             # Masks and indices made from a loss are no losses, but those made from a wrong Pt are wrong.
-            if message is not None or tensor.is_floating_point() or tensor.is_complex():
+            if message or tensor.is_floating_point() or tensor.is_complex():
                 self._mark(tensor, message)
+        return result
 
-    def _mark(self, tensor: Tensor, message: str | None) -> None:
+    def _mark(self, tensor: Tensor, message: str = "") -> None:
         key = _key(tensor)
         if key is not None:
-            storage = _unwrapped(tensor).untyped_storage()
-            self._losses[key] = reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-            if message is not None:
-                self._exponentials[key] = (reference, message)
+            self._losses[key] = StorageWeakRef(_unwrapped(tensor).untyped_storage())  # type: ignore[no-untyped-call]
+            if message:
+                self._exponentials[key] = message
 
     def __reduce__(self) -> Any:
         return partial(ExponentialCheck, strict=self._strict), ()
-
-
-class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Passes every operator that a function is made of to an :class:`ExponentialCheck`."""
-
-    def __init__(self, check: ExponentialCheck) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._check = check
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self._check.follow(func, args, kwargs or {}, result)
-        return result
 
 
 def _message(where: str, name: str) -> str:
@@ -202,17 +168,14 @@ def _refuse(message: str, gradient: Tensor | None = None) -> NoReturn:
 
 def _between(root: Any, targets: Set[Any]) -> Set[Any]:
     """Return the nodes of a graph of autograd on the ways from ``root`` to ``targets``, without the targets."""
-    users: dict[Any, list[Any]] = {root: []}
+    users: defaultdict[Any, list[Any]] = defaultdict(list)
     todo = [root]
     while todo:
         node = todo.pop()
         for used, _ in () if node in targets else node.next_functions:
-            if used is None:
-                continue
-            if used not in users:
-                users[used] = []
-                todo.append(used)
-            users[used].append(node)
+            if used is not None:
+                todo += [] if used in users else [used]
+                users[used].append(node)
     found: set[Any] = set()
     todo = [node for node in targets if node in users]
     while todo:

@@ -2,7 +2,7 @@
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Literal, TypeAlias
 
@@ -13,31 +13,18 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from polyloss_lightning.core import Entries, Observer, Polynomial, Sigmoid
 from polyloss_lightning.core.entries import observe
-from polyloss_lightning.interception import call_sites
+from polyloss_lightning.interception import call_sites, compiled_code
 from polyloss_lightning.interception.backward import BACKWARD_PASSES, in_backward_pass, run_in
 from polyloss_lightning.interception.call_sites import CallSite
-from polyloss_lightning.interception.compiled_code import (
-    frames_compiled,
-    leave_compiled_code,
-    outside_of_graphs,
-    skip_as_frame,
-)
+from polyloss_lightning.interception.compiled_code import outside_of_graphs, skip_as_frame
 from polyloss_lightning.interception.exponentials import ExponentialCheck, LossOverrideError
-from polyloss_lightning.interception.functions import (
-    LOSS_FUNCTIONS,
-    NO_TARGET,
-    LossFunction,
-    LossName,
-    refuse_bad_options,
-)
+from polyloss_lightning.interception.functions import LOSS_FUNCTIONS, NO_TARGET, LossName, bind
 from polyloss_lightning.interception.scope import Scope
 
 Elementwise: TypeAlias = Literal["error", "apply", "skip"]
 
-_WATCHED: dict[Callable[..., Any], LossFunction | None] = {**LOSS_FUNCTIONS, **dict.fromkeys(BACKWARD_PASSES)}
+_WATCHED = dict.fromkeys([*LOSS_FUNCTIONS, *BACKWARD_PASSES])
 _NEW_FOR = 4
-_NOT_SELECTED = "not in losses"
-_SKIPPED = "elementwise='skip'"
 _NO_FULLGRAPH = "an override replaces losses outside of the graph: compile this code without fullgraph=True"
 
 
@@ -49,16 +36,7 @@ class LossMode(TorchFunctionMode):
     the loss. In the step in which a loss is new, compiled code runs uncompiled from the loss on, so that what becomes
     of the loss can be followed.
 
-    Args:
-        losses: names of the functions to replace.
-        scope: the modules inside of which losses are replaced; None replaces them everywhere.
-        elementwise: what to do with a loss of reduction ``"none"``.
-
-    Attributes:
-        epsilon: the current perturbations.
-        replacing: whether losses are replaced; otherwise they are only observed.
-        trains: whether gradients were enabled when the mode was entered.
-        exponentials: refuses exponentials of replaced losses in what is trained.
+    The arguments are those of :func:`~polyloss_lightning.interception.override_losses`.
     """
 
     def __init__(self, losses: tuple[LossName, ...], scope: Scope | None, elementwise: Elementwise) -> None:
@@ -67,14 +45,16 @@ class LossMode(TorchFunctionMode):
         self.scope = scope
         self.elementwise = elementwise
         self.epsilon: tuple[float, ...] = (1.0,)
-        self.replacing = True
-        self.trains = True
+        self.replacing: bool | None = None  # False: losses are only observed; None: outside of a block
+        self.trains = True  # whether gradients were enabled when the mode was entered
         self.observers: OrderedDict[int, tuple[str, Observer]] = OrderedDict()
         self.sites: dict[tuple[str, ...], CallSite] = {}
         self.exponentials = ExponentialCheck(strict=elementwise == "apply")
         self._uncompiled = ExitStack()
         self._compiled: int | None = None
-        self._new_for = 0  # number of backward passes after which what is left of the losses is still followed
+        # Number of backward passes after which what is left of the losses is still followed. To follow that in every
+        # step would take too long.
+        self._new_for = 0
         self._compiled_since = False
 
     def __torch_function__(
@@ -82,46 +62,42 @@ class LossMode(TorchFunctionMode):
     ) -> Any:
         """Replace losses, run backward passes inside of the mode, and call every other function unchanged."""
         if func not in _WATCHED:
-            if not torch.compiler.is_compiling() and self.exponentials.active:
+            # A backward pass has no new losses, but the compiled code in it calls many functions.
+            if not torch.compiler.is_compiling() and self.exponentials.active and not in_backward_pass():
                 return self.exponentials.call(func, args, kwargs or {})
             return func(*args, **kwargs) if kwargs else func(*args)
         kwargs = kwargs or {}
-        function = _WATCHED[func]
-        if function is None:
+        if func not in LOSS_FUNCTIONS:
             return self._backward(func, types, args, kwargs)
-        loss = self._in_plain_python(func, function, args, kwargs)
+        loss = self._in_plain_python(func, args, kwargs)
         return func(*args, **kwargs) if loss is None else loss
 
     @outside_of_graphs(_NO_FULLGRAPH)
     def _in_plain_python(
-        self, func: Callable[..., Any], function: LossFunction, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Tensor | None:
         """Return the loss that replaces this call, or None if the call is not replaced."""
         loss: Tensor | None
-        loss, is_new = self._by_stack(func, function, args, kwargs)
+        loss, is_new = self._by_stack(func, args, kwargs)
         if is_new or (loss is not None and self._compiled_since):
             # What becomes of the loss can be followed only in code that is not compiled.
-            leave_compiled_code(self._uncompiled)
+            compiled_code.leave_compiled_code(self._uncompiled)
         return loss
 
     # The caller can be found only on the stack of code that runs as plain Python.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _by_stack(
-        self, func: Callable[..., Any], function: LossFunction, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Tensor | None, bool]:
         """Return the loss that replaces this call, if any, and whether a call from this place is replaced first now."""
         frame = call_sites.caller()
-        refuse_bad_options(func, function, args, kwargs)
-        call = function.bind(*args, **kwargs)
-        name, reduction = function.name, call.reduction
-        focal: Mapping[str, Any] | None = None
+        call = bind(func, args, kwargs)
+        name, reduction, focal = call.name, call.reduction, None
         if name == "binary_cross_entropy_with_logits" and call_sites.in_sigmoid_focal_loss(frame):
             name, focal = "sigmoid_focal_loss", frame.f_locals
             reduction = focal["reduction"]
         where = call_sites.location(frame)
-        why_not = self._why_not(name)
-        if not why_not and focal is None and reduction == "none":
-            why_not = self._why_not_elementwise(name, where)
+        why_not = self._why_not(name, reduction, where)
         # During a backward pass, activation checkpointing repeats calls that were already seen in the forward pass.
         seen = in_backward_pass()
         is_new = False
@@ -129,7 +105,7 @@ class LossMode(TorchFunctionMode):
             is_new = self._note(CallSite(name, reduction, where, not why_not, why_not), tuple(call.input.shape))
         if why_not:
             return None, False
-        if self.replacing and self._in_no_grad():
+        if self.replacing and self.trains and not torch.is_grad_enabled():
             _refuse_reentrant_checkpoint(name, where)
         polynomial, observed = Polynomial(self.epsilon), call
         if focal is not None:
@@ -142,16 +118,16 @@ class LossMode(TorchFunctionMode):
                 if observed_name == name:
                     observer(observation)
 
-        observing = self.observers and not seen
-        if observing and (focal is not None or not self.replacing):
+        notify = on_entries if self.observers and not seen else None
+        if notify and (focal is not None or not self.replacing):
             # Compute the entries here if nothing is replaced, or if only the cross-entropy in a focal loss is replaced.
             with torch.no_grad():
-                observed.loss(polynomial, on_entries)
-            observing = False
+                observed.loss(polynomial, notify)
+            notify = None
         if not self.replacing:
             return None, False
         # No function that an outer mode replaces is called, so epsilon is applied once.
-        result = call.loss(Polynomial(self.epsilon), on_entries if observing else None)
+        result = call.loss(Polynomial(self.epsilon), notify)
         if not seen:
             self.exponentials.add(result, thoroughly=is_new)
             self._new_for = _NEW_FOR if is_new else self._new_for
@@ -160,10 +136,10 @@ class LossMode(TorchFunctionMode):
     @outside_of_graphs(_NO_FULLGRAPH)
     def _backward(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.exponentials.refuse(args[:1] or kwargs)
-        with self.exponentials.paused():
-            result = run_in(self, func, types, args, kwargs)
-        if not kwargs.get("retain_graph") and not kwargs.get("create_graph"):
-            self._forget(self.exponentials.forget_losses)
+        result = run_in(self, func, types, args, kwargs)
+        in_another = in_backward_pass()
+        if not (kwargs.get("retain_graph") or kwargs.get("create_graph") or in_another):
+            self.exponentials.forget(keep="all" if self._new_for else "exponentials")
             self._new_for = max(0, self._new_for - 1)
             self._uncompiled.close()
         return result
@@ -171,31 +147,23 @@ class LossMode(TorchFunctionMode):
     def begin_step(self) -> None:
         """Forget the losses of the step before. If code was compiled in it, what becomes of the losses is unknown."""
         self.trains = torch.is_grad_enabled()
-        self._forget(self.exponentials.forget)
-        before, self._compiled = self._compiled, frames_compiled()
+        self.exponentials.forget(keep="all" if self._new_for else "nothing")
+        before, self._compiled = self._compiled, compiled_code.frames_compiled()
         self._compiled_since = before is not None and before != self._compiled
-
-    def _forget(self, forget: Callable[[], None]) -> None:
-        """Forget the losses, but not yet what is left of new ones. To follow that in every step would take too long."""
-        (self.exponentials.forget_dead if self._new_for else forget)()
 
     def end_step(self) -> None:
         """Let compiled code run again as such."""
-        self.exponentials.forget_nodes()
+        self.exponentials.forget(keep="all")
         self._uncompiled.close()
 
-    def _in_no_grad(self) -> bool:
-        """Return whether gradients are disabled now but not in the block, as in reentrant activation checkpointing."""
-        return self.trains and not torch.is_grad_enabled()
-
-    def _why_not(self, name: LossName) -> str:
+    def _why_not(self, name: LossName, reduction: str, where: str) -> str:
+        """Return why a call is not replaced; empty if it is."""
         if name not in self.losses:
-            return _NOT_SELECTED
+            return "not in losses"
         if self.scope is not None and not self.scope.running():
             return "outside of scope"
-        return ""
-
-    def _why_not_elementwise(self, name: LossName, where: str) -> str:
+        if reduction != "none" or name == "sigmoid_focal_loss" or self.elementwise == "apply":
+            return ""
         if self.elementwise == "error" and self.replacing:
             raise LossOverrideError(
                 f"{where} calls {name} with reduction='none'. Not every use of the result can be checked: masking or "
@@ -203,7 +171,7 @@ class LossMode(TorchFunctionMode):
                 "elementwise='apply' to replace it or elementwise='skip' to leave it unchanged, or exclude it with "
                 "`losses` or `scope`"
             )
-        return "" if self.elementwise == "apply" else _SKIPPED
+        return "elementwise='skip'"
 
     def _note(self, site: CallSite, shape: tuple[int, ...]) -> bool:
         """Count a call; return whether it is the first one from its place that is replaced."""
@@ -213,7 +181,7 @@ class LossMode(TorchFunctionMode):
         return known is site and site.replaced
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "observers": OrderedDict(), "_uncompiled": ExitStack()}
+        return {**self.__dict__, "observers": OrderedDict(), "_uncompiled": ExitStack(), "replacing": None}
 
 
 def _refuse_reentrant_checkpoint(name: str, where: str) -> None:

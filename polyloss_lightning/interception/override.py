@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -36,7 +36,7 @@ class LossOverride:
         check_choice("elementwise", elementwise, get_args(Elementwise))
         check_choice("on_nothing", on_nothing, get_args(OnNothing))
         self.on_nothing = on_nothing
-        self._depth = 0
+        self._blocks: list[AbstractContextManager[None]] = []  # the `with` blocks of this object that are open
         self._mode = LossMode(check_losses(losses), None if scope is None else Scope(scope), elementwise)
         self.epsilon = epsilon
 
@@ -72,7 +72,7 @@ class LossOverride:
 
     def observables(self) -> dict[str, Observable]:
         """Return an observable for each function that is replaced, by name."""
-        return {name: _ReplacedLoss(self, self._mode, name) for name in self._mode.losses}
+        return {name: _ReplacedLoss(self, name) for name in self._mode.losses}
 
     @property
     def observed(self) -> bool:
@@ -89,27 +89,20 @@ class LossOverride:
 
     @contextmanager
     def _entered(self, *, replacing: bool) -> Iterator[None]:
-        before, self._mode.replacing = self._mode.replacing, replacing
-        self._begin()
+        mode, before = self._mode, self._mode.replacing
+        if before is None:  # the outermost block
+            mode.begin_step()
+        mode.replacing = replacing
         try:
-            with self._mode:
+            with mode:
                 yield
         finally:
-            self._mode.replacing = before
-            self._end()
-
-    def _begin(self) -> None:
-        self._depth += 1
-        if self._depth == 1:
-            self._mode.begin_step()
-
-    def _end(self) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            self._mode.end_step()
+            mode.replacing = before
+            if before is None:
+                mode.end_step()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_depth": 0}  # a copy made within a block is not within it
+        return {**self.__dict__, "_blocks": []}  # a copy made within a block is not within it
 
     def forget(self) -> None:
         """Discard the call sites found so far."""
@@ -140,34 +133,32 @@ class LossOverride:
         warnings.warn(message, stacklevel=2)
 
     def __enter__(self) -> "LossOverride":
-        self._begin()
-        self._mode.__enter__()  # type: ignore[no-untyped-call]
+        self._blocks.append(self.replacing())
+        self._blocks[-1].__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._mode.__exit__(kind, value, traceback)  # type: ignore[no-untyped-call]
-        self._end()
+        self._blocks.pop().__exit__(kind, value, traceback)
         if kind is None:
             self.check()
 
 
-class _ReplacedLoss:
+class _ReplacedLoss(NamedTuple):
     """One of the functions that an override replaces, as an observable."""
 
-    def __init__(self, override: LossOverride, mode: LossMode, name: str) -> None:
-        self._override = override
-        self._mode = mode
-        self._name = name
+    override: LossOverride
+    name: str
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:
-        return self._override.epsilon
+        return self.override.epsilon
 
     def register_observer(self, observer: Observer) -> RemovableHandle:
-        handle = RemovableHandle(self._mode.observers)
-        self._mode.observers[handle.id] = (self._name, observer)
+        observers = self.override._mode.observers
+        handle = RemovableHandle(observers)
+        observers[handle.id] = (self.name, observer)
         return handle
 
 

@@ -2,8 +2,7 @@
 
 import fnmatch
 import sys
-from collections.abc import Iterable, Sequence
-from types import CodeType
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -18,10 +17,6 @@ class Scope:
 
     Args:
         patterns: paths as returned by ``named_modules``, in which ``*`` and ``?`` match any characters.
-
-    Raises:
-        TypeError: if ``patterns`` is not a sequence of strings.
-        ValueError: if it is empty.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
@@ -33,24 +28,26 @@ class Scope:
         self._inside: dict[int, str] = {}
 
     def resolve(self, module: nn.Module) -> None:
-        """Find the modules of ``module`` that match the patterns.
-
-        Raises:
-            ValueError: if a pattern matches no module.
-        """
+        """Find the modules of ``module`` that match the patterns, or raise ``ValueError`` if one matches no module."""
         paths = {without_wrappers(path): part for path, part in module.named_modules(remove_duplicate=False)}
         self._inside = {}
         for pattern in self.patterns:
             matches = fnmatch.filter(paths, pattern)
             if not matches:
-                raise ValueError(f"`scope` {pattern!r} matches no module of {type(module).__name__}: {_some(paths)}")
+                nearest = sorted(filter(None, paths), key=lambda path: (path.count("."), path))  # to the root
+                some = ", ".join(map(repr, nearest[:12])) + (", ..." if len(nearest) > 12 else "")
+                raise ValueError(f"`scope` {pattern!r} matches no module of {type(module).__name__}: it has {some}")
             self._inside |= {id(paths[path]): path for path in matches}
 
     def running(self) -> bool:
         """Return whether a method of a module in the scope is running."""
         for frame in stack(sys._getframe()):
             code = frame.f_code
-            if code.co_argcount and id(frame.f_locals.get(_self_name(code))) in self._inside:
+            if not code.co_argcount:
+                continue
+            # After a graph break, torch.compile continues in a generated function, with its arguments in another order.
+            resumed = code.co_name.startswith("torch_dynamo_resume")
+            if id(frame.f_locals.get("self" if resumed else code.co_varnames[0])) in self._inside:
                 return True
         return False
 
@@ -58,17 +55,6 @@ class Scope:
         return ", ".join(self.patterns)
 
 
-def _self_name(code: CodeType) -> str:
-    # After a graph break, torch.compile continues in a generated function, whose arguments are in another order.
-    return "self" if code.co_name.startswith("torch_dynamo_resume") else code.co_varnames[0]
-
-
 def without_wrappers(path: str) -> str:
     """Return ``path`` as in the user's code, without the ``_orig_mod`` levels that ``torch.compile`` inserts."""
     return ".".join(part for part in path.split(".") if part != "_orig_mod")
-
-
-def _some(paths: Iterable[str], limit: int = 12) -> str:
-    """List the paths nearest to the root."""
-    shown = sorted(filter(None, paths), key=lambda path: (path.count("."), path))
-    return "it has " + ", ".join(map(repr, shown[:limit])) + (", ..." if len(shown) > limit else "")

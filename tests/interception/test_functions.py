@@ -260,7 +260,7 @@ def test_options_are_checked_without_a_call_that_an_outer_override_takes_for_one
     [
         ({"losses": ["l1_loss"]}, "l1_loss"),
         ({"losses": []}, "at least one"),
-        ({"losses": "cross_entropy"}, "must be None or a list"),
+        ({"losses": "cross_entropy"}, "must be a sequence of strings"),
         ({"elementwise": "no"}, "'error', 'apply', 'skip'"),
         ({"on_nothing": "no"}, "'error', 'warn'"),
         ({"scope": ["net"]}, "needs `module`"),
