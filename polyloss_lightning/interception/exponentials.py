@@ -3,6 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, NoReturn
 
@@ -51,17 +52,27 @@ class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._losses: dict[int, StorageWeakRef] = {}
         self._exponentials: dict[int, str] = {}  # which of them are exponentials, and the message about each
         self._nodes: set[Any] = set()
+        self._paused = False
 
     @property
     def active(self) -> bool:
         """Whether there is anything to follow."""
-        return bool(self._losses)
+        return bool(self._losses) and not self._paused
 
     def add(self, loss: Tensor, *, thoroughly: bool) -> None:
         """Follow a replaced loss; thoroughly: also through scripted code, by the graph of autograd."""
         self._mark(loss)
         if thoroughly and loss.grad_fn is not None:
             self._nodes.add(loss.grad_fn)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Follow nothing in a backward pass, in which no loss is new, but many functions are called."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
 
     def forget(self, *, keep: Literal["all", "exponentials", "nothing"]) -> None:
         """Forget the graph of autograd, what no longer exists, and the rest except what is to be kept.

@@ -83,7 +83,7 @@ def check_losses(losses: object) -> tuple[LossName, ...]:
 def bind(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     """Return the call of one of :data:`LOSS_FUNCTIONS`. Torch itself refuses the options that it refuses.
 
-    The arguments fit the signature: torch's function has received them before the mode that intercepts it.
+    The arguments fit the signature of ``func``, because a mode is called from inside of the function.
     """
     defaults = LOSS_FUNCTIONS[func]
     options = {**defaults, **dict(zip(defaults, args, strict=False)), **kwargs}

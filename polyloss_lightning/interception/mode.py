@@ -62,8 +62,7 @@ class LossMode(TorchFunctionMode):
     ) -> Any:
         """Replace losses, run backward passes inside of the mode, and call every other function unchanged."""
         if func not in _WATCHED:
-            # A backward pass has no new losses, but the compiled code in it calls many functions.
-            if not torch.compiler.is_compiling() and self.exponentials.active and not in_backward_pass():
+            if not torch.compiler.is_compiling() and self.exponentials.active:
                 return self.exponentials.call(func, args, kwargs or {})
             return func(*args, **kwargs) if kwargs else func(*args)
         kwargs = kwargs or {}
@@ -136,7 +135,8 @@ class LossMode(TorchFunctionMode):
     @outside_of_graphs(_NO_FULLGRAPH)
     def _backward(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.exponentials.refuse(args[:1] or kwargs)
-        result = run_in(self, func, types, args, kwargs)
+        with self.exponentials.paused():
+            result = run_in(self, func, types, args, kwargs)
         in_another = in_backward_pass()
         if not (kwargs.get("retain_graph") or kwargs.get("create_graph") or in_another):
             self.exponentials.forget(keep="all" if self._new_for else "exponentials")
