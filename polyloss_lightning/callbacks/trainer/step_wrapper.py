@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
@@ -41,13 +40,13 @@ def unwrap_step(strategy: "pl.strategies.Strategy", name: str, context: StepCont
         setattr(strategy, name, step.displaced)
 
 
-@dataclass
 class _WrappedStep:
     """A method of a strategy and its contexts; ``displaced`` is the instance attribute that it replaces, if any."""
 
-    method: Callable[..., Any]
-    displaced: Callable[..., Any] | None
-    contexts: list[StepContext] = field(default_factory=list)
+    def __init__(self, method: Callable[..., Any], displaced: Callable[..., Any] | None) -> None:
+        self.method = method
+        self.displaced = displaced
+        self.contexts: list[StepContext] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with ExitStack() as stack:
