@@ -157,7 +157,7 @@ class EpsilonScheduler(Callback):
 
     @override
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         epsilon = self._move(trainer)  # in every batch, because a mid-epoch resume calls no epoch-start hook
         # Lightning's log() costs more than the rest of the schedule, so call it only if the value is actually used.
