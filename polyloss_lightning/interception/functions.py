@@ -90,10 +90,8 @@ def bind(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     _refuse_bad_options(func, options)
     input, target, reduction = (options.pop(name) for name in ("input", "target", "reduction"))
     old = options.pop("size_average", None), options.pop("reduce", None)
-    if old != (None, None):
-        reduction = torch.nn.L1Loss(
-            *old
-        ).reduction  # what these arguments mean in any loss of torch, which warns of them
+    if old != (None, None):  # every loss of torch reads these arguments, and warns that they are deprecated
+        reduction = torch.nn.L1Loss(*old).reduction
     reduction = "mean" if reduction == "elementwise_mean" else reduction
     linear = (options.pop("linear_weight"), options.pop("linear_bias")) if "linear_weight" in options else None
     name = cast(LossName, func.__name__)
