@@ -66,11 +66,11 @@ class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._nodes.add(loss.grad_fn)
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Follow nothing in a backward pass, in which no loss is new, but many functions are called."""
+    def paused(self) -> Iterator[bool]:
+        """Follow nothing in a backward pass, in which no loss is new; yield False inside of another backward pass."""
         before, self._paused = self._paused, True
         try:
-            yield
+            yield not before
         finally:
             self._paused = before
 
@@ -80,10 +80,12 @@ class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
         After a backward pass, the end of most losses, exponentials may still be trained with. What is left of a loss
         may be a running mean that weights the next step.
         """
+        self._nodes.clear()
+        if not self._losses:
+            return
         kept = {"all": list(self._losses), "exponentials": list(self._exponentials), "nothing": []}[keep]
         self._losses = {key: self._losses[key] for key in kept if not self._losses[key].expired()}  # type: ignore[no-untyped-call]
         self._exponentials = {key: message for key, message in self._exponentials.items() if key in self._losses}
-        self._nodes.clear()
 
     def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call ``func``, and follow the losses among its arguments."""

@@ -103,7 +103,7 @@ _accepted: set[Any] = set()
 
 def _refuse_bad_options(func: Callable[..., Any], options: dict[str, Any]) -> None:
     """Call ``func`` itself on one sample the first time that it is called with these options."""
-    key = (func, *((name, _option(value)) for name, value in options.items()))
+    key = (func, *map(_option, options.values()))  # always in the order of the signature
     with contextlib.suppress(TypeError):  # unhashable
         if key in _accepted:
             return

@@ -135,10 +135,9 @@ class LossMode(TorchFunctionMode):
     @outside_of_graphs(_NO_FULLGRAPH)
     def _backward(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.exponentials.refuse(args[:1] or kwargs)
-        with self.exponentials.paused():
+        with self.exponentials.paused() as outermost:  # Tensor.backward calls torch.autograd.backward
             result = run_in(self, func, types, args, kwargs)
-        in_another = in_backward_pass()
-        if not (kwargs.get("retain_graph") or kwargs.get("create_graph") or in_another):
+        if outermost and not kwargs.get("retain_graph") and not kwargs.get("create_graph"):
             self.exponentials.forget(keep="all" if self._new_for else "exponentials")
             self._new_for = max(0, self._new_for - 1)
             self._uncompiled.close()
