@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from polyloss_lightning._checks import as_number, check_choice
 from polyloss_lightning.callbacks.base import Callback
+from polyloss_lightning.callbacks.monitor.class_values import given_counts
 from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
 
 Scheme: TypeAlias = Literal["balanced", "effective_number"]
@@ -46,7 +47,7 @@ class ClassWeights(Callback):
         if self.beta >= 1:
             raise ValueError(f"`beta` must be at least 0 and below 1, got {beta}")
 
-    def weight(self, counts: Sequence[int]) -> Tensor:
+    def weight(self, counts: Sequence[float]) -> Tensor:
         """Return the weight of each class, one entry per entry of ``counts``."""
         if min(counts, default=0) < 1:
             raise ValueError(f"every class needs at least 1 training sample, got counts {list(counts)}")
@@ -58,7 +59,7 @@ class ClassWeights(Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        counts = getattr(getattr(trainer, "datamodule", None), "class_counts", None)
+        counts = given_counts(trainer)
         if counts is None:
             if stage == "predict":  # no loss is computed
                 return

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils import _python_dispatch
 
 from polyloss_lightning._checks import check_choice
 from polyloss_lightning.core import blocks
@@ -15,15 +16,6 @@ from polyloss_lightning.core.polynomial import Polynomial
 from polyloss_lightning.core.sigmoid import Sigmoid
 from polyloss_lightning.core.softmax import Softmax
 
-try:
-    from torch.utils._python_dispatch import is_in_torch_dispatch_mode
-except ImportError:
-
-    def is_in_torch_dispatch_mode(include_infra_modes: bool = False) -> bool:
-        """Return whether a ``TorchDispatchMode`` sees every operation; True if that cannot be found out."""
-        return True
-
-
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 OnEntries: TypeAlias = Callable[[Entries], None] | None
 _REDUCTIONS = get_args(Reduction)  # outside of the functions, because torch.compile of torch 2.6 cannot trace it
@@ -31,6 +23,8 @@ _CLOSED_FORMS = (Softmax, Sigmoid)
 # A version of torch without one of these private names takes the formula, which is right everywhere.
 _tracing_state: Callable[[], object] = getattr(torch._C, "_get_tracing_state", lambda: "unknown")
 _in_functorch: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+# Without this one no value is read, as if a mode saw every operation.
+is_in_torch_dispatch_mode: Callable[[], bool] = getattr(_python_dispatch, "is_in_torch_dispatch_mode", lambda: True)
 # Without this one the gradient is multiplied out of place, which takes twice the memory.
 keeps_graph: Callable[[], bool] = getattr(
     getattr(torch._C, "_autograd", None), "_get_current_graph_task_keep_graph", lambda: True

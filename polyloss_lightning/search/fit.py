@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from polyloss_lightning.callbacks import PolynomialTermMonitor
+from polyloss_lightning.callbacks.monitor.class_values import given_counts
 from polyloss_lightning.callbacks.run_metrics import RunMetrics
 from polyloss_lightning.callbacks.trainer.find_losses import find_callbacks
 
@@ -82,8 +83,7 @@ def run_fit(fit: Fit, *, test: bool) -> Fitted:
         options: dict[str, Any] = {"ckpt_path": best, "weights_only": False} if best else {}
         trainer.test(module, verbose=False, **tested, **options)
         metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-    counts = getattr(data, "class_counts", None)
-    return Fitted(metrics, recorder.history, [] if counts is None else [float(count) for count in counts])
+    return Fitted(metrics, recorder.history, given_counts(trainer) or [])
 
 
 def has_test_part(module: LightningModule, data: LightningDataModule | dict[str, Any] | None) -> bool:

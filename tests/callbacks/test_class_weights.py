@@ -68,6 +68,13 @@ def test_the_weights_are_those_of_the_loss_and_are_saved_with_it(tmp_path, loss)
     fit(tmp_path, model)  # its weights are those of the first run
 
 
+def test_counts_may_be_a_mapping_from_class_index_to_count(tmp_path):
+    model, data = Model(), Data()
+    data.class_counts = {2: 1, 0: 6, 1: 3}
+    fit(tmp_path, model, data)
+    torch.testing.assert_close(model.loss_fn.weight, ClassWeights().weight(COUNTS))
+
+
 @pytest.mark.parametrize(
     ("loss", "named"),
     [

@@ -107,6 +107,16 @@ def test_a_function_may_build_module_loaders_and_trainer():
     assert outcome.history["val_acc"] == [pytest.approx(outcome.value, abs=1e-4)]  # all parts are the same
 
 
+def test_class_counts_may_be_a_mapping(tmp_path):
+    import lightning.pytorch as pl
+    import own
+
+    data = own.Data()
+    data.class_counts = {1: 5, 0: 7}
+    trainer = pl.Trainer(**TRAINER, enable_checkpointing=False, enable_model_summary=False)
+    assert Fit(own.Module(), data, trainer).run(test=False).class_counts == [7.0, 5.0]
+
+
 @pytest.mark.parametrize("logger", [False, CSVLogger])
 def test_a_monitor_in_python_draws_no_figures_and_needs_a_logger_for_its_record(tmp_path, logger):
     import lightning.pytorch as pl
