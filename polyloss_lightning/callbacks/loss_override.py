@@ -23,12 +23,8 @@ if not TYPE_CHECKING:
     Epsilon = Epsilon | Schedule
 
 # The backward pass is included because non-reentrant activation checkpointing recomputes losses in it.
-_STRATEGY_METHODS: dict[str, Stage] = {
-    "training_step": "train",
-    "backward": "train",
-    "validation_step": "val",
-    "test_step": "test",
-}
+_STRATEGY_METHODS: dict[str, Stage]
+_STRATEGY_METHODS = {"training_step": "train", "backward": "train", "validation_step": "val", "test_step": "test"}
 
 
 class PolyLossOverride(Callback):

@@ -54,11 +54,11 @@ _stance = contextlib.ExitStack()
 
 def frames_compiled() -> int:
     """Return how many functions torch.compile has compiled so far, in all of the process."""
-    try:
+    with contextlib.suppress(ImportError):
         from torch._dynamo.utils import counters
-    except ImportError:
-        return 0
-    return int(counters["frames"]["total"])
+
+        return int(counters["frames"]["total"])
+    return 0
 
 
 def skip_as_frame(function: Callable[..., Any]) -> None:

@@ -75,9 +75,6 @@ class TermLog:
 
 
 def _logs_nowhere(trainer: pl.Trainer) -> bool:
-    """Return whether logged values are neither stored nor shown, so that only other callbacks can read them.
-
-    Lightning's `log` takes a fifth of the time of the small runs of a search, whose logger discards everything.
-    """
+    """Return whether logged values are neither stored nor shown, as in a search, whose runs `log` would slow down."""
     shown = trainer.progress_bar_callback is not None
     return bool(trainer.loggers) and not shown and all(isinstance(logger, DummyLogger) for logger in trainer.loggers)

@@ -48,7 +48,10 @@ class Window:
 
     def units(self, total: int | None) -> tuple[int, int]:
         """Return the first unit and the unit after the last one in a run of ``total`` units."""
-        return _count(self.begin, total), _count(1.0 if self.end is None else self.end, total)
+        bounds = self.begin, 1.0 if self.end is None else self.end
+        assert total is not None or not self.needs_total
+        begin, end = (bound if isinstance(bound, int) else round(bound * (total or 0)) for bound in bounds)
+        return begin, end
 
     def t(self, unit: int, total: int | None) -> float:
         """Return t at ``unit`` (counted from 0) in a run of ``total`` units (may be None if not ``needs_total``)."""
@@ -132,10 +135,3 @@ def _as_bound(name: str, bound: object) -> int | float:
     is_count = isinstance(bound, Integral)
     number = as_number(name, bound, kind, within, at_least=0, at_most=math.inf if is_count else 1)
     return int(number) if is_count else number
-
-
-def _count(bound: int | float, total: int | None) -> int:
-    if isinstance(bound, int):
-        return bound
-    assert total is not None
-    return round(bound * total)
