@@ -48,7 +48,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def long(session: nox.Session) -> None:
-    """Run the tests that take long: training in several processes by every launcher, and mistakes in the command."""
+    """Run the tests that take long: training by every launcher, mistakes in the command, workers that are killed."""
     session.install("-e", ".[all]", *group("test"))
     session.run("pytest", "-m", "slow", *session.posargs, env=ENVIRONMENT)
 

@@ -51,7 +51,7 @@ class Classifier(lightning.LightningModule):
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_monitor_and_scheduler_work_with_every_loss(module, options, target, reduction, tmp_path):
     model = Classifier(module(**options, reduction=reduction), target)
-    monitor = PolynomialTermMonitor(num_terms=2, per_class=True)
+    monitor = PolynomialTermMonitor(num_terms=2, per_class=True, figures=False)
     scheduler = EpsilonScheduler(LinearSchedule(-0.5, 2.0))
     trainer = lightning.Trainer(
         max_epochs=2,

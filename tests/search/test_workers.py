@@ -105,6 +105,7 @@ def ends(group):
     return False
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_killed_workers_lose_no_finished_run(folder):
     interrupted = start(folder)
     wait_for_calls(folder, 4, interrupted)
