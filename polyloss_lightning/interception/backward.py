@@ -1,6 +1,5 @@
 """Running backward passes inside of the mode, because activation checkpointing recomputes losses in them."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -27,9 +26,8 @@ def run_in(
     mode: TorchFunctionMode, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Run one of :data:`BACKWARD_PASSES` with the mode that intercepted it enabled again."""
+    if func is torch.Tensor.backward:  # what it does itself, without a second interception
+        func, kwargs = torch.autograd.backward, dict(kwargs)
+        kwargs["grad_tensors"] = kwargs.pop("gradient", None)
     with mode:
-        if _skip_one_hop is not None:
-            return _skip_one_hop(func, types, args, kwargs)
-        # Older versions of torch lack that function. Do what their Tensor.backward does, without intercepting it again.
-        arguments = inspect.signature(torch.Tensor.backward).bind(*args, **kwargs).arguments
-        return torch.autograd.backward(arguments.pop("self"), arguments.pop("gradient", None), **arguments)
+        return func(*args, **kwargs) if _skip_one_hop is None else _skip_one_hop(func, types, args, kwargs)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-_HERE = __name__.rpartition(".")[0]
+_MACHINERY = ("torch.", "contextlib.", f"{__package__}.")
 _FOOTER = "What is computed from a replaced loss, such as a perplexity, is that of the replaced loss."
 
 
@@ -36,8 +36,7 @@ class CallSite:
 def caller() -> FrameType:
     """Return the innermost frame outside of torch and of this package: the frame that called torch."""
     for frame in stack(sys._getframe(1)):
-        module = str(frame.f_globals.get("__name__", ""))
-        if module.partition(".")[0] not in ("torch", "contextlib") and not module.startswith(_HERE):
+        if not f"{frame.f_globals.get('__name__')}.".startswith(_MACHINERY):
             break
     return frame
 

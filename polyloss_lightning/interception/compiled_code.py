@@ -48,17 +48,16 @@ def _force_eager() -> Iterator[None]:
             _stance.close()
 
 
+_counters: Any = None
+with contextlib.suppress(ImportError):
+    from torch._dynamo.utils import counters as _counters
 _open_contexts: list[None] = []
 _stance = contextlib.ExitStack()
 
 
 def frames_compiled() -> int:
     """Return how many functions torch.compile has compiled so far, in all of the process."""
-    with contextlib.suppress(ImportError):
-        from torch._dynamo.utils import counters
-
-        return int(counters["frames"]["total"])
-    return 0
+    return int(_counters["frames"]["total"]) if _counters else 0
 
 
 def skip_as_frame(function: Callable[..., Any]) -> None:

@@ -2,13 +2,13 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -53,11 +53,8 @@ class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._exponentials: dict[int, str] = {}  # which of them are exponentials, and the message about each
         self._nodes: set[Any] = set()
         self._paused = False
-
-    @property
-    def active(self) -> bool:
-        """Whether there is anything to follow."""
-        return bool(self._losses) and not self._paused
+        # An attribute of its own: torch.compile compiles again if what it reads has changed.
+        self.following = False
 
     def add(self, loss: Tensor, *, thoroughly: bool) -> None:
         """Follow a replaced loss; thoroughly: also through scripted code, by the graph of autograd."""
@@ -83,13 +80,14 @@ class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._nodes.clear()
         if not self._losses:
             return
-        kept = {"all": list(self._losses), "exponentials": list(self._exponentials), "nothing": []}[keep]
+        kept: Iterable[int] = self._losses if keep == "all" else self._exponentials if keep == "exponentials" else ()
         self._losses = {key: self._losses[key] for key in kept if not self._losses[key].expired()}  # type: ignore[no-untyped-call]
         self._exponentials = {key: message for key, message in self._exponentials.items() if key in self._losses}
+        self.following = bool(self._losses)
 
     def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call ``func``, and follow the losses among its arguments."""
-        keys = [_key(tensor) for tensor in _tensors((args, kwargs))]
+        keys = [] if self._paused else [_key(tensor) for tensor in _tensors((args, kwargs))]
         if not any(key is None or key in self._losses for key in keys):
             return func(*args, **kwargs)
         if not self._exponentials and "out" not in kwargs and getattr(func, "__name__", "") in _ARITHMETIC:
@@ -155,9 +153,11 @@ class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _mark(self, tensor: Tensor, message: str = "") -> None:
-        key = _key(tensor)
-        if key is not None:
-            self._losses[key] = StorageWeakRef(_unwrapped(tensor).untyped_storage())  # type: ignore[no-untyped-call]
+        storage = _storage(tensor)
+        if storage is not None:
+            key = _key_of(storage)
+            self._losses[key] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+            self.following = True
             if message:
                 self._exponentials[key] = message
 
@@ -210,18 +210,22 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _key(tensor: Tensor) -> int | None:
     """Return what identifies the storage of ``tensor``; None if it has none, as a sparse tensor."""
-    try:
-        storage = _unwrapped(tensor).untyped_storage()
-        # Without this private name, empty tensors would all be the same.
-        return int(getattr(storage, "_cdata", None) or storage.data_ptr())
-    except (NotImplementedError, RuntimeError):
-        return None
+    storage = _storage(tensor)
+    return None if storage is None else _key_of(storage)
 
 
-def _unwrapped(tensor: Tensor) -> Tensor:
-    """Return the tensor inside of the wrappers of ``torch.func``."""
+def _key_of(storage: UntypedStorage) -> int:
+    # Without this private name, empty tensors would all be the same.
+    return int(getattr(storage, "_cdata", None) or storage.data_ptr())
+
+
+def _storage(tensor: Tensor) -> UntypedStorage | None:
+    """Return the storage of the tensor inside of the wrappers of ``torch.func``."""
     functorch = getattr(torch._C, "_functorch", None)
     if functorch is not None:
         while functorch.is_functorch_wrapped_tensor(tensor):
             tensor = functorch.get_unwrapped(tensor)
-    return tensor
+    try:
+        return tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError):
+        return None

@@ -103,15 +103,17 @@ _accepted: set[Any] = set()
 
 def _refuse_bad_options(func: Callable[..., Any], options: dict[str, Any]) -> None:
     """Call ``func`` itself on one sample the first time that it is called with these options."""
-    key = (func, *map(_option, options.values()))  # always in the order of the signature
+    target = options["target"]
+    is_index = isinstance(target, Tensor) and not target.is_floating_point()
+    others = [None if isinstance(value, Tensor) else value for value in options.values()]
+    key = (func, is_index, *others, *map(type, options.values()))  # always in the order of the signature
     with contextlib.suppress(TypeError):  # unhashable
         if key in _accepted:
             return
     sample = {"input": torch.zeros(1, 1, device="cpu"), "linear_weight": torch.zeros(1, 1, device="cpu")}
-    target = options["target"]
     if isinstance(target, Tensor):
-        is_index = not target.is_floating_point() and func is not F.binary_cross_entropy_with_logits
-        sample["target"] = torch.zeros(1, dtype=torch.long, device="cpu") if is_index else sample["input"]
+        is_class = is_index and func is not F.binary_cross_entropy_with_logits
+        sample["target"] = torch.zeros(1, dtype=torch.long, device="cpu") if is_class else sample["input"]
     tensors = {name: sample.get(name) for name, value in options.items() if isinstance(value, Tensor)}
     # Not for an override around this one, which would take the call for one of the module.
     with getattr(torch._C, "DisableTorchFunction", contextlib.nullcontext)(), warnings.catch_warnings():
@@ -121,10 +123,6 @@ def _refuse_bad_options(func: Callable[..., Any], options: dict[str, Any]) -> No
         _accepted.clear()
     with contextlib.suppress(TypeError):
         _accepted.add(key)
-
-
-def _option(value: object) -> object:
-    return (Tensor, value.is_floating_point()) if isinstance(value, Tensor) else (type(value), value)
 
 
 def _softmax(weight: Tensor | None, ignore_index: int | None, label_smoothing: float, options: Any = None) -> Softmax:

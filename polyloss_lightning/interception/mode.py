@@ -62,7 +62,7 @@ class LossMode(TorchFunctionMode):
     ) -> Any:
         """Replace losses, run backward passes inside of the mode, and call every other function unchanged."""
         if func not in _WATCHED:
-            if not torch.compiler.is_compiling() and self.exponentials.active:
+            if self.exponentials.following and not torch.compiler.is_compiling():
                 return self.exponentials.call(func, args, kwargs or {})
             return func(*args, **kwargs) if kwargs else func(*args)
         kwargs = kwargs or {}
@@ -135,7 +135,7 @@ class LossMode(TorchFunctionMode):
     @outside_of_graphs(_NO_FULLGRAPH)
     def _backward(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.exponentials.refuse(args[:1] or kwargs)
-        with self.exponentials.paused() as outermost:  # Tensor.backward calls torch.autograd.backward
+        with self.exponentials.paused() as outermost:
             result = run_in(self, func, types, args, kwargs)
         if outermost and not kwargs.get("retain_graph") and not kwargs.get("create_graph"):
             self.exponentials.forget(keep="all" if self._new_for else "exponentials")

@@ -160,7 +160,7 @@ def test_what_is_followed_is_forgotten_after_the_backward_pass(logits):
     with override_losses() as override:
         for _ in range(5):  # what is left of a new loss is followed a little longer
             F.cross_entropy(logits, TARGET).backward()
-        assert not override._mode.exponentials.active
+        assert not override._mode.exponentials.following
 
 
 def test_compiled_code_that_takes_an_exponential_later_is_refused_at_the_latest_in_the_next_step(logits):
