@@ -91,14 +91,16 @@ class Sigmoid(NamedTuple):
 
     def temporaries(self, input: Tensor, target: Tensor, plan: Plan) -> int:
         """Return how many tensors of the size of the logits the closed form holds at a time, beside the gradient."""
-        held = (4 if plan.hard else 10) + 4 * int(not plan.polynomial.is_poly1())
-        return held + int(target.dtype is not plan.dtype) + int(self.weight is not None or self.pos_weight is not None)
+        held = 4 if plan.hard else 10 + int(target.dtype is not plan.dtype)
+        held += 4 * int(not plan.polynomial.is_poly1())
+        return held + int(self.weight is not None or self.pos_weight is not None)
 
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "Sigmoid":
         """Return the link of one block of ``input``."""
         options = {"weight": self.weight, "pos_weight": self.pos_weight, "alpha": self._alpha(input)}
         tensors: dict[str, Any] = {name: option for name, option in options.items() if isinstance(option, Tensor)}
-        return self._replace(**{name: tensor.expand(input.shape)[block] for name, tensor in tensors.items()})
+        blocks = {name: tensor.expand(input.shape)[block] for name, tensor in tensors.items()}
+        return self._replace(**blocks) if blocks else self
 
     def _alpha(self, input: Tensor, dtype: torch.dtype | None = None) -> Tensor | float | None:
         """Return alpha so that it broadcasts to ``input``; None if it weighs nothing."""
@@ -193,9 +195,10 @@ class Sigmoid(NamedTuple):
             factors.append((~ignored).to(dtype))
         out = out if out is not None and out.dtype is dtype else None
         if plan.hard:
-            value, slope = one_entry(input, q, plan, out, observed)
             if positive is not None:
                 factors.append((q * (positive - 1)).add_(1))
+            q = torch.rsub(q, 1, alpha=2)
+            value, slope = one_entry(input, q, plan, out, observed)
         else:
             value, slope = two_entries(input, q, positive, plan, out, observed, self.alpha is not None)
         if observed is not None:

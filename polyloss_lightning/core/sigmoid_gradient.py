@@ -19,11 +19,10 @@ from polyloss_lightning.core.polynomial import lower_power, value_and_slope
 
 
 def one_entry(
-    input: Tensor, q: Tensor, plan: Plan, out: Tensor | None, observed: Entries | None
+    input: Tensor, y: Tensor, plan: Plan, out: Tensor | None, observed: Entries | None
 ) -> tuple[Tensor, Tensor]:
-    """Compute the loss of targets of 0 and 1, and its derivative."""
-    y = torch.rsub(q, 1, alpha=2)
-    x = input.to(q.dtype) * y
+    """Compute the loss of targets of 0 and 1, and its derivative; ``y`` is 1 for 0, and -1 for 1."""
+    x = input.to(y.dtype) * y
     one_minus_pt = torch.sigmoid(x)
     pt = torch.rsub(one_minus_pt, 1)
     # -log sigmoid(-x) = max(x, 0) - log sigmoid(|x|). Of 1 - (1 - Pt), digits are lost only where max(x, 0) has them.
