@@ -11,7 +11,7 @@ from polyloss_lightning.core.polynomial import Polynomial
 
 
 class Entries(NamedTuple):
-    """What enters the polynomial: one log-probability per entry, and the weight of the entry.
+    """What enters the polynomial.
 
     Attributes:
         log_p: log-probability of each entry, float32 or float64.
@@ -20,9 +20,9 @@ class Entries(NamedTuple):
         denominator: scalar by which ``mean`` divides.
         class_dim: dimension over which entries are summed into one loss per sample; None if there is none.
         dtype: dtype of the loss, which is that of torch's own loss.
-        focal_base: the ``1 - Pt`` that is raised to gamma, if it differs from that of ``log_p``: both entries of a soft
-            target of the sigmoid focal loss have the same one. None: that of ``log_p``.
-        one_minus_p: ``1 - Pt`` of each entry, if the link computes it anyway. None: ``1 - exp(log_p)``.
+        focal_base: the ``1 - Pt`` that is raised to gamma, if it is not ``1 - exp(log_p)``: both entries of a soft
+            target of the sigmoid focal loss have the same one.
+        one_minus_p: ``1 - exp(log_p)``, if the link computes it anyway.
     """
 
     log_p: Tensor
@@ -58,22 +58,20 @@ class Plan(NamedTuple):
 class Observation(NamedTuple):
     r"""The entries of one loss call, flattened and without a graph.
 
-    For reduction ``mean`` and ``sum`` the loss is :math:`\sum_i w_i\,\ell(\log p_i) / d` exactly, with
-    :math:`\ell` as in :func:`polyloss_lightning.core.polynomial.value`, given ``focal_base``. For ``none`` the
-    denominator is that of ``mean``. If the denominator is 0, the mean is NaN.
+    For reduction ``mean`` and ``sum`` the loss is :math:`\sum_i w_i\,\ell(\log p_i) / d` exactly, with :math:`\ell` as
+    in :func:`polyloss_lightning.core.polynomial.value`. For ``none`` the denominator is that of ``mean``.
 
     Attributes:
         log_p: ``[n]`` log-probability of each entry, float32 (float64 for float64 logits).
-        weight: ``[n]`` factor of the entry in the loss; 0 if the target is ignored. Entries of weight 0 do not count,
-            and may be left out: a sigmoid loss of targets that are 0 or 1 has one entry per element, otherwise two.
+        weight: ``[n]`` factor of the entry in the loss. Entries of weight 0 may be left out: a sigmoid loss of targets
+            that are 0 or 1 has one entry per element, otherwise two.
         classes: class index of each entry, of any shape: for many entries a view that repeats a few numbers, because
             writing one index per entry can take longer than the loss. See :attr:`target`.
         denominator: scalar tensor by which the weighted sum is divided.
         epsilon: the perturbations in force, one per coefficient.
         gamma: focusing exponent.
         num_terms: number of terms kept, or None for the whole series.
-        focal_base: ``[n]`` the ``1 - Pt`` that is raised to gamma, for the sigmoid focal loss: for soft targets it is
-            not ``1 - exp(log_p)``. None for all other losses.
+        focal_base: ``[n]`` the ``1 - Pt`` that is raised to gamma, as in :class:`Entries`.
     """
 
     log_p: Tensor
@@ -126,12 +124,7 @@ def view_along(values: Tensor, input: Tensor, dim: int) -> Tensor:
 
 
 def refuse_class_indices(input: Tensor, target: Tensor, otherwise: str = "") -> NoReturn:
-    """Raise because ``target`` does not hold one class index per sample; ``otherwise`` names what else it may hold.
-
-    Raises:
-        TypeError: if the dtype of ``target`` is not one that torch takes for class indices.
-        ValueError: if its shape is not that of ``input`` without the class dimension.
-    """
+    """Raise because ``target`` does not hold one class index per sample; ``otherwise`` names what else it may hold."""
     dim = min(1, input.dim() - 1)
     expected = input.shape[:dim] + input.shape[dim + 1 :]
     if input.dim() > 0 and target.shape == expected:

@@ -1,6 +1,7 @@
 """What every loss module shares: epsilon, observers, and the way from entries to the loss."""
 
 import inspect
+import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from polyloss_lightning.core.polynomial import as_epsilon, as_gamma, check_num_t
 class PolyLoss(nn.Module):
     r"""Base of the loss modules: :math:`(1-P_t)^\gamma (-\log P_t + \sum_j \epsilon_j (1-P_t)^j)`, summed over entries.
 
-    No loss adds a key to a ``state_dict``: epsilon is a plain number, class weights are non-persistent buffers.
+    No loss adds a key to a ``state_dict``: epsilon is a plain number, class weights are non-persistent buffers. The
+    attribute ``initial_epsilon`` is the epsilon that the loss was built with.
 
     To write a loss of your own, override :meth:`entries`, which returns a log-probability and a weight for each entry.
     Everything else follows: Poly-N, ``num_terms``, reductions, observers, ``base_loss``, annealing, checkpoints.
@@ -55,7 +57,7 @@ class PolyLoss(nn.Module):
         for the focal losses Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
     """
 
-    __jit_unused_properties__ = ("epsilon", "initial_epsilon", "reduction")
+    __jit_unused_properties__ = ("epsilon", "reduction")
     gamma: float = 0.0
     link_type: type[Softmax] | type[Sigmoid] | None = None
 
@@ -73,7 +75,7 @@ class PolyLoss(nn.Module):
         self.num_terms = num_terms
         self.epsilon = epsilon
         check_num_terms(num_terms, self._epsilon)
-        self._initial_epsilon = tuple(self._epsilon)
+        self.initial_epsilon = self.epsilon
         self._observers: OrderedDict[int, Observer] = OrderedDict()
 
     @property
@@ -88,11 +90,6 @@ class PolyLoss(nn.Module):
         warn_of_sign_flip(old, new)
         # A list: torch.compile takes the floats in it as inputs, and those in a tuple as constants (a graph each).
         self._epsilon = list(new)
-
-    @property
-    def initial_epsilon(self) -> float | tuple[float, ...]:
-        """The epsilon that the loss was built with."""
-        return self._initial_epsilon[0] if len(self._initial_epsilon) == 1 else self._initial_epsilon
 
     @property
     def reduction(self) -> Reduction:
@@ -136,11 +133,10 @@ class PolyLoss(nn.Module):
         """Call ``observer`` with the :class:`~polyloss_lightning.core.Observation` of every later call.
 
         Observers receive detached tensors and are neither copied nor pickled with the loss. Without observers there is
-        no cost. Under ``torch.compile`` the graph breaks at an observed loss, so it cannot be compiled with
-        ``fullgraph=True``; and tensors observed under ``torch.func`` must not be used after the transform.
+        no cost. The returned handle, which works as a context manager, ends the observation by ``handle.remove()``.
 
-        Returns:
-            A handle; ``handle.remove()`` ends the observation, and it works as a context manager.
+        The graph of ``torch.compile`` breaks at an observed loss, so it cannot be compiled with ``fullgraph=True``.
+        Tensors observed under ``torch.func`` must not be used after the transform.
 
         Example:
             >>> from polyloss_lightning import Poly1CrossEntropyLoss
@@ -157,21 +153,19 @@ class PolyLoss(nn.Module):
     # An observer is arbitrary Python: compiled code leaves the graph to call it, and only if there is one.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _notify(self, entries: Entries) -> None:
-        polynomial = Polynomial(self._epsilon, self.gamma, self.num_terms)
-        observation = observe(entries, polynomial, self.reduction)
+        observation = observe(entries, Polynomial(self._epsilon, self.gamma, self.num_terms), self._reduction)
         for observer in list(self._observers.values()):
             observer(observation)
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the epsilon that the loss was built with.
 
-        They are read from attributes of the same names. Arguments that a subclass does not store as attributes are left
-        out.
+        They are read from attributes of the same names; those that a subclass does not store are left out.
         """
         names = inspect.signature(type(self)).parameters
         arguments = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        epsilon = self._initial_epsilon
-        arguments["epsilon"] = epsilon[0] if len(epsilon) == 1 else list(epsilon)
+        epsilon = self.initial_epsilon
+        arguments["epsilon"] = list(epsilon) if isinstance(epsilon, tuple) else epsilon
         return arguments
 
     def extra_repr(self) -> str:
@@ -194,11 +188,10 @@ def checked_loss(
     link: Softmax | Sigmoid,
     input: Tensor,
     target: Tensor,
-    epsilon: float | Sequence[float],
     reduction: Reduction,
-    *,
-    gamma: float = 0.0,
-    num_terms: int | None = None,
+    epsilon: float | Sequence[float],
+    gamma: float,
+    num_terms: int | None,
 ) -> Tensor:
     """Return the loss, after checking the options that a loss module checks at construction."""
     link.check_options()
@@ -211,39 +204,33 @@ def checked_loss(
 def _shown(value: object) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
-    shape = tuple(value.shape)
-    if value.is_meta:
-        return f"<meta, {shape}>"
-    return str(value.tolist()) if value.numel() <= 10 else f"<tensor of shape {shape}>"
+    short = value.numel() <= 10 and not value.is_meta
+    return str(value.tolist()) if short else f"<tensor of shape {tuple(value.shape)}>"
 
 
-def as_float_tensor(values: Tensor | Sequence[float]) -> Tensor:
-    """Return ``values`` as a floating-point tensor of its own, on the CPU if it was no tensor.
-
-    It is there also if modules are built on the meta device: no checkpoint would fill the buffers of a loss later.
-    """
-    given = values if isinstance(values, Tensor) else torch.tensor(values, dtype=torch.float32, device="cpu")
-    tensor = given.detach().clone()
-    return tensor if tensor.is_floating_point() else tensor.float()
-
-
-def weight_tensor(weight: Tensor | Sequence[float] | None, name: str, *, per_class: bool = False) -> Tensor | None:
-    """Return ``weight`` as a float tensor, of one dimension if ``per_class``, or None.
+def weight_tensor(
+    weight: Tensor | Sequence[float] | None, name: str, *, per_class: bool = False, at_most: float = math.inf
+) -> Tensor | None:
+    """Return ``weight`` as a floating-point tensor of its own, of shape ``(C)`` if ``per_class``; None if it is None.
 
     Raises:
         TypeError: if it is neither a tensor nor a sequence of numbers.
-        ValueError: if it has an entry that is negative or not finite, or another number of dimensions.
+        ValueError: if it has an entry that is not in the range from 0 to ``at_most``, or another shape.
     """
     if weight is None:
         return None
     try:
-        tensor = as_float_tensor(weight)
+        # On the CPU also if modules are built on the meta device: no checkpoint would fill the buffers of a loss later.
+        given = weight if isinstance(weight, Tensor) else torch.tensor(weight, dtype=torch.float32, device="cpu")
+        tensor = given.detach().clone()
+        tensor = tensor if tensor.is_floating_point() else tensor.float()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"`{name}` must be None, a tensor or a sequence of numbers, got {weight!r}") from error
-    if not tensor.is_meta and not bool((tensor.isfinite() & (tensor >= 0)).all()):
-        raise ValueError(f"`{name}` must hold finite numbers of at least 0, got {tensor.tolist()}")
-    if per_class and tensor.dim() != 1:
+    if per_class and (tensor.dim() != 1 or len(tensor) == 0):
         raise ValueError(f"`{name}` must have shape (C), one entry per class, got shape {tuple(tensor.shape)}")
+    if not tensor.is_meta and not bool((tensor.isfinite() & (tensor >= 0) & (tensor <= at_most)).all()):
+        kind = "finite numbers of at least 0" if at_most == math.inf else f"numbers in [0, {at_most:g}]"
+        raise ValueError(f"`{name}` must hold {kind}, got {tensor.tolist()}")
     return tensor
 
 

@@ -30,9 +30,8 @@ def poly1_binary_cross_entropy_with_logits(
         >>> poly1_binary_cross_entropy_with_logits(input, target, epsilon=1.0, reduction="none")
         tensor([0.2461, 0.5822, 1.1931])
     """
-    return checked_loss(
-        Sigmoid(weight, pos_weight, ignore_index), input, target, epsilon, reduction, num_terms=num_terms
-    )
+    link = Sigmoid(weight, pos_weight, ignore_index)
+    return checked_loss(link, input, target, reduction, epsilon, 0.0, num_terms)
 
 
 class Poly1BCEWithLogitsLoss(PolyLoss):

@@ -30,9 +30,8 @@ def poly1_cross_entropy(
         >>> poly1_cross_entropy(input, target, epsilon=2.0, reduction="none")
         tensor([0.4823, 0.0736])
     """
-    return checked_loss(
-        Softmax(weight, ignore_index, label_smoothing), input, target, epsilon, reduction, num_terms=num_terms
-    )
+    link = Softmax(weight, ignore_index, label_smoothing)
+    return checked_loss(link, input, target, reduction, epsilon, 0.0, num_terms)
 
 
 class Poly1CrossEntropyLoss(PolyLoss):

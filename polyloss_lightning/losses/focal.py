@@ -32,15 +32,8 @@ def poly1_focal_loss(
         >>> poly1_focal_loss(input, target, epsilon=1.0, reduction="none")
         tensor([0.0080, 0.1752])
     """
-    return checked_loss(
-        Softmax(weight, ignore_index, label_smoothing),
-        input,
-        target,
-        epsilon,
-        reduction,
-        gamma=gamma,
-        num_terms=num_terms,
-    )
+    link = Softmax(weight, ignore_index, label_smoothing)
+    return checked_loss(link, input, target, reduction, epsilon, gamma, num_terms)
 
 
 class Poly1FocalLoss(PolyLoss):

@@ -8,7 +8,7 @@ from torch import Tensor
 from polyloss_lightning._checks import as_number
 from polyloss_lightning.core import Reduction, Sigmoid, TargetFormat
 from polyloss_lightning.core.polynomial import as_gamma
-from polyloss_lightning.losses.base import PolyLoss, as_float_tensor, checked_loss, weight_tensor
+from polyloss_lightning.losses.base import PolyLoss, checked_loss, weight_tensor
 
 
 def poly1_sigmoid_focal_loss(
@@ -35,15 +35,8 @@ def poly1_sigmoid_focal_loss(
         >>> poly1_sigmoid_focal_loss(input, target, epsilon=1.0, reduction="none")
         tensor([0.0009, 0.0316, 0.1491])
     """
-    return checked_loss(
-        Sigmoid(weight, None, ignore_index, _as_alpha(alpha), target_format),
-        input,
-        target,
-        epsilon,
-        reduction,
-        gamma=gamma,
-        num_terms=num_terms,
-    )
+    link = Sigmoid(weight, None, ignore_index, _as_alpha(alpha), target_format)
+    return checked_loss(link, input, target, reduction, epsilon, gamma, num_terms)
 
 
 class Poly1SigmoidFocalLoss(PolyLoss):
@@ -129,16 +122,9 @@ def _as_alpha(alpha: float | Tensor) -> float | Tensor:
     return as_number("alpha", alpha, kind, "in [0, 1], or -1 for no weighting", at_least=0, at_most=1)
 
 
-def _alpha_of_classes(alpha: Tensor | Sequence[float]) -> Tensor:
+def _alpha_of_classes(alpha: Tensor | Sequence[float]) -> Tensor | None:
     """Return ``alpha`` as a one-dimensional float tensor of numbers in [0, 1]."""
     # A sequence may hold strings, which have letters, and booleans, which have a value.
     if not isinstance(alpha, Tensor) and any(isinstance(a, bool) or not isinstance(a, Real) for a in alpha):
         raise TypeError(f"`alpha` must be a number or hold one in [0, 1] for each class, got {alpha!r}")
-    values = as_float_tensor(alpha)
-    if values.dim() != 1 or len(values) == 0:
-        raise ValueError(
-            f"`alpha` must be a number or have shape (C), one number per class, got shape {(*values.shape,)}"
-        )
-    if not values.is_meta and not bool(((values >= 0) & (values <= 1)).all()):
-        raise ValueError(f"`alpha` of each class must be in [0, 1], got {values.tolist()}")
-    return values
+    return weight_tensor(alpha, "alpha", per_class=True, at_most=1)
