@@ -62,11 +62,7 @@ class PolyLoss(nn.Module):
     link_type: type[Softmax] | type[Sigmoid] | None = None
 
     def __init__(
-        self,
-        epsilon: float | Sequence[float] = 1.0,
-        *,
-        reduction: Reduction = "mean",
-        num_terms: int | None = None,
+        self, epsilon: float | Sequence[float] = 1.0, *, reduction: Reduction = "mean", num_terms: int | None = None
     ) -> None:
         super().__init__()
         if type(self).entries is PolyLoss.entries and self.link_type is None:
@@ -132,11 +128,10 @@ class PolyLoss(nn.Module):
     def register_observer(self, observer: Observer) -> RemovableHandle:
         """Call ``observer`` with the :class:`~polyloss_lightning.core.Observation` of every later call.
 
-        Observers receive detached tensors and are neither copied nor pickled with the loss. Without observers there is
-        no cost. The returned handle, which works as a context manager, ends the observation by ``handle.remove()``.
-
-        The graph of ``torch.compile`` breaks at an observed loss, so it cannot be compiled with ``fullgraph=True``.
-        Tensors observed under ``torch.func`` must not be used after the transform.
+        ``handle.remove()`` of the returned handle, which is a context manager too, ends the observation. Observers
+        receive detached tensors and are neither copied nor pickled with the loss. Without observers there is no cost.
+        The graph of ``torch.compile`` breaks at an observed loss, so it cannot be compiled with ``fullgraph=True``, and
+        tensors observed under ``torch.func`` must not be used after the transform.
 
         Example:
             >>> from polyloss_lightning import Poly1CrossEntropyLoss
