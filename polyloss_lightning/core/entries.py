@@ -63,14 +63,12 @@ class Observation(NamedTuple):
 
     Attributes:
         log_p: ``[n]`` log-probability of each entry, float32 (float64 for float64 logits).
-        weight: ``[n]`` factor of the entry in the loss. Entries of weight 0 may be left out: a sigmoid loss of targets
-            that are 0 or 1 has one entry per element, otherwise two.
+        weight: ``[n]`` factor of the entry in the loss, 0 if the target is ignored. Entries of weight 0 may be left
+            out: a sigmoid loss of targets that are 0 or 1 has one entry per element, otherwise two.
         classes: class index of each entry, of any shape: for many entries a view that repeats a few numbers, because
             writing one index per entry can take longer than the loss. See :attr:`target`.
-        denominator: scalar tensor by which the weighted sum is divided.
-        epsilon: the perturbations in force, one per coefficient.
-        gamma: focusing exponent.
-        num_terms: number of terms kept, or None for the whole series.
+        denominator: scalar tensor by which the weighted sum is divided; if it is 0, the mean is NaN.
+        epsilon, gamma, num_terms: those in force, as in :class:`~polyloss_lightning.core.polynomial.Polynomial`.
         focal_base: ``[n]`` the ``1 - Pt`` that is raised to gamma, as in :class:`Entries`.
     """
 

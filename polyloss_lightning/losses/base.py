@@ -81,9 +81,8 @@ class PolyLoss(nn.Module):
 
     @epsilon.setter
     def epsilon(self, epsilon: float | Sequence[float]) -> None:
-        old = getattr(self, "_epsilon", ())
         new = as_epsilon(epsilon)
-        warn_of_sign_flip(old, new)
+        warn_of_sign_flip(getattr(self, "_epsilon", ()), new)
         # A list: torch.compile takes the floats in it as inputs, and those in a tuple as constants (a graph each).
         self._epsilon = list(new)
 
