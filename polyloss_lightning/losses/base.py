@@ -216,8 +216,7 @@ def weight_tensor(
     try:
         # On the CPU also if modules are built on the meta device: no checkpoint would fill the buffers of a loss later.
         given = weight if isinstance(weight, Tensor) else torch.tensor(weight, dtype=torch.float32, device="cpu")
-        tensor = given.detach().clone()
-        tensor = tensor if tensor.is_floating_point() else tensor.float()
+        tensor = given.detach().clone() if given.is_floating_point() else given.float()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"`{name}` must be None, a tensor or a sequence of numbers, got {weight!r}") from error
     if per_class and (tensor.dim() != 1 or len(tensor) == 0):
