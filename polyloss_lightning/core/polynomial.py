@@ -6,6 +6,7 @@ r"""The polynomial family that every loss belongs to; it contains gamma and the 
 :func:`value` is this formula as code. :func:`value_and_slope` adds its derivative in closed form.
 """
 
+import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import NamedTuple
@@ -67,6 +68,22 @@ def check_num_terms(num_terms: int | None, epsilon: Sequence[float]) -> None:
             f"`num_terms` must be at least the number of epsilons ({len(epsilon)}), got {num_terms}: "
             "the terms beyond it are dropped, and their epsilons would have no effect"
         )
+
+
+def warn_of_sign_flip(old: Sequence[float], new: Sequence[float]) -> None:
+    """Warn once when a coefficient turns negative, not again on every step of a schedule that is below already."""
+    for j, epsilon in enumerate(new, start=1):
+        already = len(old) >= j and old[j - 1] < -1 / j
+        if epsilon < -1 / j and not already:
+            effect = (
+                f"the gradient changes its sign for Pt > {-1 / epsilon:.3g}, and pushes confident right answers away"
+                if len(new) == 1
+                else f"term {j} rewards a lower Pt"
+            )
+            warnings.warn(
+                f"epsilon {epsilon:g} is below {-1 / j:g}, so coefficient {j} of the polynomial is negative: {effect}",
+                stacklevel=4,
+            )
 
 
 def as_gamma(gamma: float) -> float:

@@ -16,7 +16,6 @@ from polyloss_lightning.interception.exponentials import LossOverrideError
 from polyloss_lightning.interception.functions import LossName, check_losses
 from polyloss_lightning.interception.mode import Elementwise, LossMode
 from polyloss_lightning.interception.scope import Scope
-from polyloss_lightning.losses.base import warn_of_sign_flip
 
 OnNothing: TypeAlias = Literal["error", "warn"]
 
@@ -49,7 +48,7 @@ class LossOverride:
     @epsilon.setter
     def epsilon(self, epsilon: float | Sequence[float]) -> None:
         old, new = self._mode.epsilon, polynomial.as_epsilon(epsilon)
-        warn_of_sign_flip(old, new)
+        polynomial.warn_of_sign_flip(old, new)
         self._mode.epsilon = new
 
     def resolve_scope(self, module: nn.Module) -> None:

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from operator import attrgetter
@@ -15,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from polyloss_lightning.core import Entries, Observer, Polynomial, Reduction, Sigmoid, Softmax
 from polyloss_lightning.core.entries import observe
 from polyloss_lightning.core.loss import check_reduction, loss
-from polyloss_lightning.core.polynomial import as_epsilon, as_gamma, check_num_terms
+from polyloss_lightning.core.polynomial import as_epsilon, as_gamma, check_num_terms, warn_of_sign_flip
 
 
 class PolyLoss(nn.Module):
@@ -225,19 +224,3 @@ def weight_tensor(
         kind = "finite numbers of at least 0" if at_most == math.inf else f"numbers in [0, {at_most:g}]"
         raise ValueError(f"`{name}` must hold {kind}, got {tensor.tolist()}")
     return tensor
-
-
-def warn_of_sign_flip(old: Sequence[float], new: Sequence[float]) -> None:
-    """Warn once when a coefficient turns negative, not again on every step of a schedule that is below already."""
-    for j, epsilon in enumerate(new, start=1):
-        already = len(old) >= j and old[j - 1] < -1 / j
-        if epsilon < -1 / j and not already:
-            effect = (
-                f"the gradient changes its sign for Pt > {-1 / epsilon:.3g}, and pushes confident right answers away"
-                if len(new) == 1
-                else f"term {j} rewards a lower Pt"
-            )
-            warnings.warn(
-                f"epsilon {epsilon:g} is below {-1 / j:g}, so coefficient {j} of the polynomial is negative: {effect}",
-                stacklevel=4,
-            )
