@@ -93,6 +93,7 @@ def saved(function):
     return kept, value
 
 
+@pytest.mark.closed_form
 def test_backward_hands_over_the_gradients_that_forward_computed():
     input, weight, bias = layer(8, 3, 5)
     kept, value = saved(lambda: poly.poly1_linear_cross_entropy(input, weight, INDEX[:8] % 5, linear_bias=bias))
@@ -100,6 +101,7 @@ def test_backward_hands_over_the_gradients_that_forward_computed():
     assert {(each.grad.data_ptr(), each.dim()) for each in (input, weight, bias)} <= set(kept)
 
 
+@pytest.mark.closed_form
 def test_without_reduction_only_the_arguments_wait_for_backward():
     input, weight, bias = layer(8, 3, 5)
     target = INDEX[:8] % 5
@@ -107,6 +109,7 @@ def test_without_reduction_only_the_arguments_wait_for_backward():
     assert set(kept) == {(each.data_ptr(), each.dim()) for each in (input, weight, bias, target)}
 
 
+@pytest.mark.closed_form
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("trained", range(3))
 def test_only_the_gradients_that_are_needed_are_computed(reduction, trained):

@@ -17,6 +17,7 @@ def resident(name):
     return int(line.split()[1]) * 1024
 
 
+@pytest.mark.closed_form
 @pytest.mark.skipif(not os.access(PROCESS / "clear_refs", os.W_OK), reason="reads the peak from /proc")
 @pytest.mark.parametrize("loss", [Poly1BCEWithLogitsLoss(), Poly1SigmoidFocalLoss(), Poly1CrossEntropyLoss()])
 @pytest.mark.parametrize("gradients", [False, True])
