@@ -2,9 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
+
+import lightning.pytorch as pl
 
 Stage: TypeAlias = Literal["train", "val", "test"]
+
+
+def current_stage(trainer: pl.Trainer) -> Stage:
+    """Return the stage that is running: training, validation or test."""
+    return cast(Stage, trainer.state.stage and trainer.state.stage.dataloader_prefix)
 
 
 def prefix(stage: Stage | Literal[""], path: str, several: bool) -> str:
