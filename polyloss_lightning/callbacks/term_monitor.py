@@ -129,7 +129,8 @@ class PolynomialTermMonitor(Callback):
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.barebones or trainer.sanity_checking:  # a barebones Trainer logs nothing
+        stage = current_stage(trainer)
+        if stage is None or trainer.barebones:  # a barebones Trainer logs nothing
             return
         # Find the losses in every pass, because one may have been replaced.
         monitors = find_callbacks(trainer, PolynomialTermMonitor)
@@ -140,7 +141,6 @@ class PolynomialTermMonitor(Callback):
         if self.record:
             self._files = next(monitor._files for monitor in monitors if monitor.record)  # they write a common record
             self._files.open(trainer)
-        stage = current_stage(trainer)
         if stage not in self.stages:
             return
         self._log.class_counts = given_counts(trainer) or self._log.class_counts
@@ -153,16 +153,25 @@ class PolynomialTermMonitor(Callback):
 
     on_validation_start = on_test_start = on_train_epoch_start
 
+    def _begin_step(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        if current_stage(trainer) in self.stages:
+            self._collector.begin()
+            self._step = {}
+
+    def _end_step(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        seen = self._collector.end()
+        self._log.forms.update((path, (observation.gamma, observation.num_terms)) for path, observation in seen)
+        stage = current_stage(trainer)
+        if seen and stage is not None:
+            self._step = self._sums.add(stage, seen)
+
+    on_validation_batch_start = on_test_batch_start = _begin_step
+    on_validation_batch_end = on_test_batch_end = _end_step
+
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         if trainer.current_epoch < max_epochs(trainer):
             self._begin_step(trainer)
-
-    @override
-    def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        self._begin_step(trainer)
-
-    on_test_batch_start = on_validation_batch_start
 
     @override
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
@@ -180,15 +189,9 @@ class PolynomialTermMonitor(Callback):
             self._log.step(pl_module, self._sums.of_step(trainer, self._step))
 
     @override
-    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        self._end_step(trainer)
-
-    on_test_batch_end = on_validation_batch_end
-
-    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stage = current_stage(trainer)
-        if stage not in self.stages or trainer.barebones or trainer.sanity_checking:
+        if stage is None or stage not in self.stages or trainer.barebones:
             return
         self._collector.end()  # on_train_batch_end is not called for a skipped step
         sums = self._sums.end(trainer, stage)
@@ -234,14 +237,3 @@ class PolynomialTermMonitor(Callback):
             self._restored = state_dict["epoch"], dict(state_dict["train_sums"])
             self._log.forms = dict(state_dict["forms"])
             self._log.class_counts = state_dict["class_counts"]
-
-    def _begin_step(self, trainer: pl.Trainer) -> None:
-        if current_stage(trainer) in self.stages and not trainer.sanity_checking:
-            self._collector.begin()
-            self._step = {}
-
-    def _end_step(self, trainer: pl.Trainer) -> None:
-        seen = self._collector.end()
-        self._log.forms.update((path, (observation.gamma, observation.num_terms)) for path, observation in seen)
-        if seen:
-            self._step = self._sums.add(current_stage(trainer), seen)
