@@ -121,8 +121,7 @@ class EpsilonScheduler(Callback):
     @override
     def state_key(self) -> str:
         # Schedulers of different losses need separate states. The schedule is not in the key, so it may be changed.
-        arguments = {"loss": self.loss and tuple(sorted(self.loss))}
-        return f"{type(self).__qualname__}{arguments}"
+        return self._generate_state_key(loss=self.loss and tuple(sorted(self.loss)))
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -115,8 +115,7 @@ class PolynomialTermMonitor(Callback):
     @property
     @override
     def state_key(self) -> str:
-        arguments = {"losses": self.losses and tuple(sorted(self.losses))}
-        return f"{type(self).__qualname__}{arguments}"
+        return self._generate_state_key(losses=self.losses and tuple(sorted(self.losses)))
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -214,7 +213,7 @@ class PolynomialTermMonitor(Callback):
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._collector.detach()
+        self._collector.attach({})
         self._observables = {}
         self._files.close()
 

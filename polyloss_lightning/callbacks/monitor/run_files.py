@@ -61,9 +61,8 @@ class RunFiles:
             self._writer.write(epochs, class_counts)
         except Exception as error:
             if not self._failed:
-                retry = "Every later epoch tries again"
-                reason = f"{type(error).__name__}: {error}"
-                rank_zero_warn(f"the record of the polynomial terms was not written. {retry}. {reason}")
+                message = "the record of the polynomial terms was not written. Every later epoch tries again"
+                rank_zero_warn(f"{message}. {type(error).__name__}: {error}")
             self._failed = True
         else:
             self._unsent = [logger for logger in trainer.loggers if keeps_files(logger)]
