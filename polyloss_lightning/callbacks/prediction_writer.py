@@ -121,12 +121,11 @@ class PredictionWriter(Callback, BasePredictionWriter):
 
     @override
     def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        rows = self._rows
+        rows, self._rows = self._rows, []
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(gathered, rows)
             rows = [row for part in gathered for row in part]
-        self._rows = []
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         self.written = folder / "predictions.csv" if self.path is None else Path(self.path)
         if trainer.is_global_zero and rows:
@@ -134,13 +133,11 @@ class PredictionWriter(Callback, BasePredictionWriter):
             _write(self.written, rows, only_top=self.top_k is not None)
 
 
-def _checked(prediction: Any, *, first: bool) -> Tensor:
-    if not isinstance(prediction, Tensor) or prediction.dim() != 2:
-        shown = (
-            f"a tensor of shape {tuple(prediction.shape)}" if isinstance(prediction, Tensor) else repr(prediction)[:80]
-        )
-        raise TypeError(f"PredictionWriter needs `predict_step` to return probabilities of shape (N, C), got {shown}")
-    probabilities = prediction.detach().float().cpu()
+def _checked(output: Any, *, first: bool) -> Tensor:
+    if not isinstance(output, Tensor) or output.dim() != 2:
+        got = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else repr(output)[:80]
+        raise TypeError(f"PredictionWriter needs `predict_step` to return probabilities of shape (N, C), got {got}")
+    probabilities = output.detach().float().cpu()
     # Checked once only. A NaN of a diverged model is written as it is.
     if first and bool(((probabilities < 0) | (probabilities > 1 + 1e-4)).any()):
         raise ValueError(
