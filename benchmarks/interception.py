@@ -137,7 +137,7 @@ def replaced(step: Callable[[], object]) -> Callable[[], object]:
     override = override_losses(2.0)
 
     def under() -> None:
-        with override.replacing():
+        with override.intercepting():
             step()
 
     return under

@@ -38,6 +38,7 @@ NAMES = {
     "torchmetrics.Metric._plot": "(metrics that plot)",
     "torchmetrics.utilities.plot._AX_TYPE": "used by type checkers alone",
     "torchmetrics.utilities.plot._PLOT_OUT_TYPE": "used by type checkers alone",
+    "lightning.pytorch.Callback._generate_state_key": "(subclasses of callbacks)",
     "lightning.pytorch.Trainer._logger_connector": "every step is logged instead of every log_every_n_steps",
     "lightning.pytorch.LightningModule._trainer": "predictions warn of an epsilon that differs, too",
     "lightning.pytorch.cli._InstantiatorFn": "a checkpoint may name arguments that the class does not have",

@@ -121,8 +121,7 @@ class EpsilonScheduler(Callback):
     @override
     def state_key(self) -> str:
         # Schedulers of different losses need separate states. The schedule is not in the key, so it may be changed.
-        arguments = {"loss": self.loss and tuple(sorted(self.loss))}
-        return f"{type(self).__qualname__}{arguments}"
+        return self._generate_state_key(loss=self.loss and tuple(sorted(self.loss)))
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -156,9 +155,7 @@ class EpsilonScheduler(Callback):
             self._change_length(trainer, length, "but was expected to be")
 
     @override
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         epsilon = self._move(trainer)  # in every batch, because a mid-epoch resume calls no epoch-start hook
         # Lightning's log() costs more than the rest of the schedule, so call it only if the value is actually used.
         due = self.prog_bar or trainer.fast_dev_run or progress.logs_are_due(trainer)  # type: ignore[attr-defined]

@@ -108,9 +108,9 @@ class PolyLossOverride(Callback):
             epsilon, losses=losses, scope=scope, elementwise=elementwise, on_nothing=on_nothing
         )
         self.initial_epsilon = self.epsilon
-        self._contexts: dict[str, StepContext] = {}
-        self._resolved = False
-        self._reported = 0
+        self._contexts: dict[str, StepContext] = {}  # by the method of the strategy that they wrap
+        self._resolved = False  # whether the scope has been looked up in the module
+        self._reported = 0  # number of call sites in the latest table
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:
@@ -139,51 +139,41 @@ class PolyLossOverride(Callback):
             raise ValueError(
                 f"several PolyLossOverrides in one Trainer need a `name` each, and all different, got {names}"
             )
-        self._undo(trainer)
+        self.teardown(trainer, pl_module, stage)
         self._override.forget()
-        self._resolved = False
         self._reported = 0
         for method, of in _STRATEGY_METHODS.items():
             self._contexts[method] = partial(self._step_context, pl_module, of, report=method != "backward")
             wrap_step(trainer.strategy, method, self._contexts[method])
 
     @override
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._resolve_scope(pl_module)
-
-    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._resolve_scope(pl_module)  # submodules may have been added
+        self._resolved = False  # submodules may have been added
         if len(self.call_sites) > self._reported:
             self._report()
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._undo(trainer)
+        self.teardown(trainer, pl_module, "")
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._undo(trainer)
-
-    def _resolve_scope(self, pl_module: pl.LightningModule) -> None:
-        self._override.resolve_scope(pl_module)
-        self._resolved = True
-
-    def _undo(self, trainer: pl.Trainer) -> None:
         for method, context in self._contexts.items():
             unwrap_step(trainer.strategy, method, context)
         self._contexts = {}
+        self._resolved = False
 
     @contextmanager
     def _step_context(self, pl_module: pl.LightningModule, stage: Stage, *, report: bool) -> Iterator[StepCheck | None]:
         """Replace or observe the losses during a step of ``stage``."""
-        if not self._resolved:  # a learning-rate finder trains before on_fit_start
-            self._resolve_scope(pl_module)
+        if not self._resolved:
+            self._override.resolve_scope(pl_module)
+            self._resolved = True
         if stage not in self.stages:
-            with self._override.observing() if self._override.observed else nullcontext():
+            with self._override.intercepting(replace=False) if self._override.observed else nullcontext():
                 yield None
             return
-        with self._override.replacing():
+        with self._override.intercepting():
             yield self._override.refuse if report else None
         if report and not self._reported and not pl_module.trainer.sanity_checking:
             self._report()

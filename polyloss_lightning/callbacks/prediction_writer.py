@@ -17,14 +17,14 @@ from polyloss_lightning._checks import as_number, check_integer
 from polyloss_lightning.callbacks.base import Callback
 
 
-class _Batch(NamedTuple):
+class _Row(NamedTuple):
     dataloader: int
-    indices: list[int]
-    names: list[str]
-    values: Tensor
-    classes: Tensor | None  # the classes of the columns of `values`; None: every class in order
-    predicted: list[list[int]]
-    targets: list[list[int]] | None
+    sample: int  # its index in the data set
+    file: str  # empty if the data set has none
+    predicted: str
+    target: str | None
+    classes: list[str]
+    probabilities: list[float]
 
 
 class PredictionWriter(Callback, BasePredictionWriter):
@@ -73,11 +73,11 @@ class PredictionWriter(Callback, BasePredictionWriter):
         self.path, self.top_k = path, top_k
         self.class_names = None if class_names is None else list(class_names)
         self.written: Path | None = None
-        self._batches: list[_Batch] = []
+        self._rows: list[_Row] = []
 
     @override
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._batches = []
+        self._rows = []
 
     @override
     def write_on_batch_end(
@@ -91,45 +91,53 @@ class PredictionWriter(Callback, BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Keep the predictions of a batch."""
-        probabilities = _checked(prediction, first=not self._batches)
-        if not batch_indices:  # an iterable data set
-            start = sum(len(kept.indices) for kept in self._batches if kept.dataloader == dataloader_idx)
-            batch_indices = range(start, start + len(probabilities))
-        several = getattr(pl_module, "task", "multiclass") == "multilabel"
-        values, classes = probabilities, None
+        probabilities = _checked(prediction, first=not self._rows)
+        number = probabilities.shape[1]
+        given = self.class_names or getattr(getattr(trainer, "datamodule", None), "class_names", None) or range(number)
+        if len(given) != number:
+            raise ValueError(f"`class_names` must have one entry for each of the {number} classes, got {len(given)}")
+        names = [str(name) for name in given]
+
+        multilabel = getattr(pl_module, "task", "multiclass") == "multilabel"
+        chosen = probabilities >= self.threshold if multilabel else probabilities.argmax(1)
+        predicted = _labels(chosen, names)
+        target: Any = batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
+        is_label = isinstance(target, Tensor) and target.dim() == chosen.dim()
+        targets = _labels(target, names) if is_label else [None] * len(predicted)
+        values, classes = probabilities, [names] * len(predicted)
         if self.top_k is not None:
-            values, classes = probabilities.topk(min(self.top_k, probabilities.shape[1]))
-        predicted = (
-            _labels(probabilities >= self.threshold) if several else [[k] for k in probabilities.argmax(1).tolist()]
-        )
-        dataset = _dataset(trainer, dataloader_idx)
-        names = [_file(dataset, index) for index in batch_indices]
-        targets = _targets(batch, several)
-        self._batches.append(_Batch(dataloader_idx, list(batch_indices), names, values, classes, predicted, targets))
+            values, top = probabilities.topk(min(self.top_k, number))
+            classes = [[names[k] for k in row] for row in top.tolist()]
+
+        if not batch_indices:  # an iterable data set
+            is_first = not self._rows or self._rows[-1].dataloader != dataloader_idx
+            start = 0 if is_first else self._rows[-1].sample + 1
+            batch_indices = range(start, start + len(predicted))
+        loaders = trainer.predict_dataloaders
+        loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
+        files = [_file(getattr(loader, "dataset", None), index) for index in batch_indices]
+        of_samples = zip(batch_indices, files, predicted, targets, classes, values.tolist(), strict=True)
+        self._rows += [_Row(dataloader_idx, *of_sample) for of_sample in of_samples]
 
     @override
     def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_predict_epoch_end(trainer, pl_module)
-        batches = self._batches
+        rows, self._rows = self._rows, []
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(gathered, batches)
-            batches = [batch for part in gathered for batch in part]
-        self._batches = []
+            torch.distributed.all_gather_object(gathered, rows)
+            rows = [row for part in gathered for row in part]
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         self.written = folder / "predictions.csv" if self.path is None else Path(self.path)
-        if trainer.is_global_zero and batches:
-            given = self.class_names or getattr(getattr(trainer, "datamodule", None), "class_names", None)
-            _write(self.written, batches, given, self.top_k)
+        if trainer.is_global_zero and rows:
+            rows.sort(key=lambda row: (row.dataloader, row.sample))
+            _write(self.written, rows, only_top=self.top_k is not None)
 
 
-def _checked(prediction: Any, *, first: bool) -> Tensor:
-    if not isinstance(prediction, Tensor) or prediction.dim() != 2:
-        shown = (
-            f"a tensor of shape {tuple(prediction.shape)}" if isinstance(prediction, Tensor) else repr(prediction)[:80]
-        )
-        raise TypeError(f"PredictionWriter needs `predict_step` to return probabilities of shape (N, C), got {shown}")
-    probabilities = prediction.detach().float().cpu()
+def _checked(output: Any, *, first: bool) -> Tensor:
+    if not isinstance(output, Tensor) or output.dim() != 2:
+        got = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else repr(output)[:80]
+        raise TypeError(f"PredictionWriter needs `predict_step` to return probabilities of shape (N, C), got {got}")
+    probabilities = output.detach().float().cpu()
     # Checked once only. A NaN of a diverged model is written as it is.
     if first and bool(((probabilities < 0) | (probabilities > 1 + 1e-4)).any()):
         raise ValueError(
@@ -139,21 +147,12 @@ def _checked(prediction: Any, *, first: bool) -> Tensor:
     return probabilities
 
 
-def _labels(chosen: Tensor) -> list[list[int]]:
-    return [row.nonzero().flatten().tolist() for row in chosen]
-
-
-def _targets(batch: Any, several: bool) -> list[list[int]] | None:
-    target = batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
-    if not isinstance(target, Tensor) or target.dim() != (2 if several else 1):
-        return None
-    return _labels(target > 0.5) if several else [[int(k)] for k in target.tolist()]
-
-
-def _dataset(trainer: pl.Trainer, dataloader_idx: int) -> Any:
-    loaders = trainer.predict_dataloaders
-    loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
-    return getattr(loader, "dataset", None)
+def _labels(classes: Tensor, names: Sequence[str]) -> list[str]:
+    """Return the label of each sample, given as a class index or as a value per class, which is above 0.5 if chosen."""
+    if classes.dim() == 1:
+        name_of = dict(enumerate(names))
+        return [name_of.get(int(k), str(int(k))) for k in classes.tolist()]  # targets to ignore have no name
+    return [";".join(names[k] for k in row.nonzero().flatten().tolist()) for row in classes > 0.5]
 
 
 def _file(dataset: Any, index: int) -> str:
@@ -165,34 +164,18 @@ def _file(dataset: Any, index: int) -> str:
     return str(sample[0]) if isinstance(sample, (list, tuple)) and isinstance(sample[0], (str, os.PathLike)) else ""
 
 
-def _write(path: Path, batches: Sequence[_Batch], class_names: Sequence[str] | None, top_k: int | None) -> None:
-    classes = batches[0].values.shape[1] if top_k is None else None
-    if class_names is not None and classes is not None and len(class_names) != classes:
-        raise ValueError(f"`class_names` must have one entry for each of the {classes} classes, got {len(class_names)}")
-
-    def name(index: int) -> str:
-        return str(index) if class_names is None else str(class_names[index])
-
-    files = any(batch.names and batch.names[0] for batch in batches)
-    has_target = all(batch.targets is not None for batch in batches)
-    header = ["file" if files else "index", "predicted", *(["target"] if has_target else [])]
-    if classes is None:
-        number = batches[0].values.shape[1]
-        header += [column for rank in range(1, number + 1) for column in (f"class_{rank}", f"probability_{rank}")]
-    else:
-        header += [f"probability_{name(index)}" for index in range(classes)]
-    rows = []
-    for batch in batches:
-        for position, index in enumerate(batch.indices):
-            row = [batch.names[position] if files else str(index), ";".join(map(name, batch.predicted[position]))]
-            if has_target and batch.targets is not None:
-                row.append(";".join(map(name, batch.targets[position])))
-            for column, value in enumerate(batch.values[position].tolist()):
-                row += [] if batch.classes is None else [name(int(batch.classes[position, column]))]
-                row.append(f"{value:.6g}")
-            rows.append((batch.dataloader, index, row))
+def _write(path: Path, rows: Sequence[_Row], *, only_top: bool) -> None:
+    has_files = any(row.file for row in rows)
+    has_targets = all(row.target is not None for row in rows)
+    header = ["file" if has_files else "index", "predicted", *(["target"] if has_targets else [])]
+    for rank, name in enumerate(rows[0].classes, start=1):
+        header += [f"class_{rank}", f"probability_{rank}"] if only_top else [f"probability_{name}"]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
-        writer.writerows(row for _, _, row in sorted(rows, key=lambda item: item[:2]))
+        for row in rows:
+            cells = [row.file if has_files else row.sample, row.predicted, *([row.target] if has_targets else [])]
+            for name, value in zip(row.classes, row.probabilities, strict=True):
+                cells += [name, f"{value:.6g}"] if only_top else [f"{value:.6g}"]
+            writer.writerow(cells)

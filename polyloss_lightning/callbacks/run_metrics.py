@@ -68,8 +68,3 @@ class RunMetrics(Callback):
         self._metrics.look(trainer)
         last = {name: float(value) for name, value in trainer.callback_metrics.items()}
         return {**last, **(self._metrics.at_best if self._metrics.found else self._metrics.latest)}
-
-    @property
-    def has_best(self) -> bool:
-        """Whether a checkpoint has been called best."""
-        return self._metrics.found

@@ -15,7 +15,7 @@ from polyloss_lightning.callbacks.monitor.run_files import RunFiles
 from polyloss_lightning.callbacks.monitor.sums import PassSums
 from polyloss_lightning.callbacks.monitor.term_log import TermLog
 from polyloss_lightning.callbacks.trainer.find_losses import choose_for, find_callbacks, find_losses, observables
-from polyloss_lightning.callbacks.trainer.log_names import Stage
+from polyloss_lightning.callbacks.trainer.log_names import Stage, current_stage
 from polyloss_lightning.callbacks.trainer.progress import in_trained_step, logs_are_due, max_epochs
 from polyloss_lightning.core import Observable
 from polyloss_lightning.metrics import check_sizes, term_names
@@ -108,35 +108,32 @@ class PolynomialTermMonitor(Callback):
         self._collector = ObservationCollector()
         self._sums = PassSums(num_terms)
         self._step: dict[str, Tensor] = {}  # sums of the current step
-        self._restored: dict[str, Tensor] = {}
+        self._restored: tuple[int, dict[str, Tensor]] = (0, {})  # epoch and sums of a checkpoint
         self._log = TermLog(num_terms, self.prog_bar)
-        self._epoch = 0
         self._files = RunFiles()
 
     @property
     @override
     def state_key(self) -> str:
-        arguments = {"losses": self.losses and tuple(sorted(self.losses))}
-        return f"{type(self).__qualname__}{arguments}"
+        return self._generate_state_key(losses=self.losses and tuple(sorted(self.losses)))
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start(trainer, pl_module, "train")
         # on_train_epoch_start is not called if a run resumes in the middle of an epoch or after its last batch.
-        if trainer.is_global_zero and trainer.current_epoch == self._epoch:  # on one process, to count them once
-            self._sums.restore(self._restored)
-        self._restored = {}
-        self._epoch = trainer.current_epoch
+        self._begin_pass(trainer, pl_module)
+        epoch, sums = self._restored
+        if trainer.is_global_zero and trainer.current_epoch == epoch:  # on one process, to count them once
+            self._sums.restore(sums)
+        self._restored = (0, {})
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start(trainer, pl_module, "train")
-        self._epoch = trainer.current_epoch
+        self._begin_pass(trainer, pl_module)
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         if trainer.current_epoch < max_epochs(trainer):
-            self._begin_step(trainer, "train")
+            self._begin_step(trainer)
 
     @override
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
@@ -149,45 +146,45 @@ class PolynomialTermMonitor(Callback):
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
-        self._end_step("train")
+        self._end_step(trainer)
         if "train" in self.stages and not trainer.barebones and logs_are_due(trainer):
             self._log.step(pl_module, self._sums.of_step(trainer, self._step))
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._end_pass(trainer, "train")
+        self._end_pass(trainer)
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start(trainer, pl_module, "val")
+        self._begin_pass(trainer, pl_module)
 
     @override
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        self._begin_step(trainer, "val")
+        self._begin_step(trainer)
 
     @override
-    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._end_step("val")
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        self._end_step(trainer)
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._end_pass(trainer, "val")
+        self._end_pass(trainer)
 
     @override
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start(trainer, pl_module, "test")
+        self._begin_pass(trainer, pl_module)
 
     @override
     def on_test_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        self._begin_step(trainer, "test")
+        self._begin_step(trainer)
 
     @override
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._end_step("test")
+    def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        self._end_step(trainer)
 
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._end_pass(trainer, "test")
+        self._end_pass(trainer)
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -198,47 +195,48 @@ class PolynomialTermMonitor(Callback):
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if in_trained_step(trainer):
-            self._end_step("train")
+            self._end_step(trainer)
         self.teardown(trainer, pl_module, "")
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._collector.detach()
+        self._collector.attach({})
         self._observables = {}
         self._files.close()
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        log = self._log
-        return {"version": 1, "epoch": self._epoch, "forms": log.forms, "class_counts": log.class_counts}
+        return {"version": 1, "forms": self._log.forms, "class_counts": self._log.class_counts}
 
     @override
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if in_trained_step(trainer):  # a callback may save in on_train_batch_end before this one has added the step
-            self._end_step("train")
-        checkpoint["callbacks"][self.state_key]["train_sums"] = self._sums.state(trainer)
+            self._end_step(trainer)
+        state = checkpoint["callbacks"][self.state_key]
+        state |= {"epoch": trainer.current_epoch, "train_sums": self._sums.state(trainer)}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self._can_restore(state_dict, version=1):
-            self._restored = dict(state_dict["train_sums"])
-            self._epoch = state_dict["epoch"]
+            self._restored = state_dict["epoch"], dict(state_dict["train_sums"])
             self._log.forms = dict(state_dict["forms"])
             self._log.class_counts = state_dict["class_counts"]
 
-    def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
-        """Begin the sums of a pass, and find the losses again, because one may have been replaced."""
-        if trainer.barebones or trainer.sanity_checking:  # a barebones Trainer logs nothing
+    def _begin_pass(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        stage = current_stage(trainer)
+        if stage is None or trainer.barebones:  # a barebones Trainer logs nothing
             return
-        others = [other for other in find_callbacks(trainer, PolynomialTermMonitor) if other is not self]
+        # Find the losses in every pass, because one may have been replaced.
+        monitors = find_callbacks(trainer, PolynomialTermMonitor)
         every = observables(find_losses(trainer, pl_module))
         self._observables = choose_for(self, PolynomialTermMonitor, trainer, every, "losses")
-        self._log.several = bool(others) or len(self._observables) > 1
+        self._log.several = len(monitors) > 1 or len(self._observables) > 1
         self._collector.attach(self._observables)
         if self.record:
-            self._files.open(trainer, [other._files for other in others])
+            self._files = next(monitor._files for monitor in monitors if monitor.record)  # they write a common record
+            self._files.open(trainer)
         if stage not in self.stages:
             return
         self._log.class_counts = given_counts(trainer) or self._log.class_counts
@@ -249,19 +247,21 @@ class PolynomialTermMonitor(Callback):
             self._sums.num_classes = self.num_classes or len(counts) or find_num_classes(trainer, pl_module)
         self._sums.begin(stage, self._observables, pl_module.device)
 
-    def _begin_step(self, trainer: pl.Trainer, stage: Stage) -> None:
-        if stage in self.stages and not trainer.sanity_checking:
+    def _begin_step(self, trainer: pl.Trainer) -> None:
+        if current_stage(trainer) in self.stages:
             self._collector.begin()
             self._step = {}
 
-    def _end_step(self, stage: Stage) -> None:
+    def _end_step(self, trainer: pl.Trainer) -> None:
         seen = self._collector.end()
         self._log.forms.update((path, (observation.gamma, observation.num_terms)) for path, observation in seen)
-        if seen:
+        stage = current_stage(trainer)
+        if seen and stage is not None:
             self._step = self._sums.add(stage, seen)
 
-    def _end_pass(self, trainer: pl.Trainer, stage: Stage) -> None:
-        if stage not in self.stages or trainer.barebones or trainer.sanity_checking:
+    def _end_pass(self, trainer: pl.Trainer) -> None:
+        stage = current_stage(trainer)
+        if stage is None or stage not in self.stages or trainer.barebones:
             return
         self._collector.end()  # on_train_batch_end is not called for a skipped step
         sums = self._sums.end(trainer, stage)

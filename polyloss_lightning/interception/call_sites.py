@@ -83,7 +83,5 @@ def table(sites: Sequence[CallSite]) -> str:
 
 def _short(location: str) -> str:
     """Return ``location`` relative to the working directory or to an entry of ``sys.path``, if it is inside of one."""
-    for prefix in [*sys.path, os.getcwd()]:
-        if prefix and location.startswith(prefix.rstrip(os.sep) + os.sep):
-            return location[len(prefix.rstrip(os.sep)) + 1 :]
-    return location
+    folders = [os.path.join(folder, "") for folder in [*sys.path, os.getcwd()] if folder]
+    return location.removeprefix(next(filter(location.startswith, folders), ""))

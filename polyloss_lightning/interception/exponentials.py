@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal, NoReturn
 
 import torch
-from torch import Tensor, UntypedStorage
+from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -153,10 +153,9 @@ class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _mark(self, tensor: Tensor, message: str = "") -> None:
-        storage = _storage(tensor)
-        if storage is not None:
-            key = _key_of(storage)
-            self._losses[key] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+        key = _key(tensor)
+        if key is not None:
+            self._losses[key] = StorageWeakRef(_unwrapped(tensor).untyped_storage())  # type: ignore[no-untyped-call]
             self.following = True
             if message:
                 self._exponentials[key] = message
@@ -210,22 +209,17 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _key(tensor: Tensor) -> int | None:
     """Return what identifies the storage of ``tensor``; None if it has none, as a sparse tensor."""
-    storage = _storage(tensor)
-    return None if storage is None else _key_of(storage)
-
-
-def _key_of(storage: UntypedStorage) -> int:
+    try:
+        storage = _unwrapped(tensor).untyped_storage()
+    except (NotImplementedError, RuntimeError):
+        return None
     # Without this private name, empty tensors would all be the same.
     return int(getattr(storage, "_cdata", None) or storage.data_ptr())
 
 
-def _storage(tensor: Tensor) -> UntypedStorage | None:
-    """Return the storage of the tensor inside of the wrappers of ``torch.func``."""
+def _unwrapped(tensor: Tensor) -> Tensor:
+    """Return the tensor inside of the wrappers of ``torch.func``."""
     functorch = getattr(torch._C, "_functorch", None)
-    if functorch is not None:
-        while functorch.is_functorch_wrapped_tensor(tensor):
-            tensor = functorch.get_unwrapped(tensor)
-    try:
-        return tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError):
-        return None
+    while functorch is not None and functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor

@@ -25,32 +25,22 @@ NO_TARGET = -(2**31)  # torch's binary cross-entropy ignores no target, not even
 
 
 class Call(NamedTuple):
-    """A call of one of torch's loss functions.
-
-    Attributes:
-        name: name of the function.
-        input: logits; log-probabilities for ``nll_loss``, features for ``linear_cross_entropy``.
-        target: the targets.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        link: the other arguments of the call, as a link.
-        linear: weight and bias of ``linear_cross_entropy``; None for all other functions.
-    """
+    """A call of one of torch's loss functions."""
 
     name: LossName
-    input: Tensor
+    input: Tensor  # logits; log-probabilities for nll_loss, features for linear_cross_entropy
     target: Tensor
-    reduction: str
-    link: Link
-    linear: tuple[Tensor, Tensor | None] | None = None
+    reduction: Reduction
+    link: Link  # the other arguments of the call
+    linear: tuple[Tensor, Tensor | None] | None = None  # weight and bias of linear_cross_entropy
 
     def loss(self, polynomial: Polynomial, on_entries: OnEntries = None) -> Tensor:
         """Return the loss of ``polynomial`` that replaces this call."""
-        reduction = cast(Reduction, self.reduction)
         if self.linear is None:
-            return loss(self.link, self.input, self.target, polynomial, reduction, on_entries)
+            return loss(self.link, self.input, self.target, polynomial, self.reduction, on_entries)
         weight, bias = self.linear
         link = cast(Softmax, self.link)
-        return linear_loss(link, self.input, weight, self.target, bias, polynomial, reduction, on_entries)
+        return linear_loss(link, self.input, weight, self.target, bias, polynomial, self.reduction, on_entries)
 
 
 class LogProbability(NamedTuple):
@@ -95,7 +85,7 @@ def bind(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     reduction = "mean" if reduction == "elementwise_mean" else reduction
     linear = (options.pop("linear_weight"), options.pop("linear_bias")) if "linear_weight" in options else None
     name = cast(LossName, func.__name__)
-    return Call(name, input, target, reduction, _LINKS[name](**options), linear)
+    return Call(name, input, target, cast(Reduction, reduction), _LINKS[name](**options), linear)
 
 
 _accepted: set[Any] = set()
@@ -105,11 +95,11 @@ def _refuse_bad_options(func: Callable[..., Any], options: dict[str, Any]) -> No
     """Call ``func`` itself on one sample the first time that it is called with these options."""
     target = options["target"]
     is_index = isinstance(target, Tensor) and not target.is_floating_point()
-    others = [None if isinstance(value, Tensor) else value for value in options.values()]
-    key = (func, is_index, *others, *map(type, options.values()))  # always in the order of the signature
-    with contextlib.suppress(TypeError):  # unhashable
-        if key in _accepted:
-            return
+    # Not the values themselves, which may be unhashable, and may be equal to one of another type.
+    shown = ["Tensor" if isinstance(value, Tensor) else repr(value) for value in options.values()]
+    key = (func, is_index, *shown)  # always in the order of the signature
+    if key in _accepted:
+        return
     sample = {"input": torch.zeros(1, 1, device="cpu"), "linear_weight": torch.zeros(1, 1, device="cpu")}
     if isinstance(target, Tensor):
         is_class = is_index and func is not F.binary_cross_entropy_with_logits
@@ -121,8 +111,7 @@ def _refuse_bad_options(func: Callable[..., Any], options: dict[str, Any]) -> No
         func(**{**options, **tensors})
     if len(_accepted) > 1000:  # an option that moves
         _accepted.clear()
-    with contextlib.suppress(TypeError):
-        _accepted.add(key)
+    _accepted.add(key)
 
 
 def _softmax(weight: Tensor | None, ignore_index: int | None, label_smoothing: float, options: Any = None) -> Softmax:

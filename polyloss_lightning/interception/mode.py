@@ -101,7 +101,10 @@ class LossMode(TorchFunctionMode):
         seen = in_backward_pass()
         is_new = False
         if self.replacing and not seen:
-            is_new = self._note(CallSite(name, reduction, where, not why_not, why_not), tuple(call.input.shape))
+            site = CallSite(name, reduction, where, not why_not, why_not)
+            known = self.sites.setdefault((name, reduction, where, why_not), site)
+            known.shape, known.calls = tuple(call.input.shape), known.calls + 1
+            is_new = known is site and site.replaced
         if why_not:
             return None, False
         if self.replacing and self.trains and not torch.is_grad_enabled():
@@ -171,13 +174,6 @@ class LossMode(TorchFunctionMode):
                 "`losses` or `scope`"
             )
         return "elementwise='skip'"
-
-    def _note(self, site: CallSite, shape: tuple[int, ...]) -> bool:
-        """Count a call; return whether it is the first one from its place that is replaced."""
-        known = self.sites.setdefault((site.function, site.reduction, site.location, site.reason), site)
-        known.shape = shape
-        known.calls += 1
-        return known is site and site.replaced
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "observers": OrderedDict(), "_uncompiled": ExitStack(), "replacing": None}

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from torch import nn
@@ -52,11 +51,7 @@ class LossOverride:
         self._mode.epsilon = new
 
     def resolve_scope(self, module: nn.Module) -> None:
-        """Find the modules of ``module`` that match the scope.
-
-        Raises:
-            ValueError: if a pattern of the scope matches no module.
-        """
+        """Find the modules of ``module`` in the scope, or raise ``ValueError`` if one of its patterns matches none."""
         if self._mode.scope is not None:
             self._mode.scope.resolve(module)
 
@@ -78,20 +73,13 @@ class LossOverride:
         """Whether an observer is registered."""
         return bool(self._mode.observers)
 
-    def replacing(self) -> AbstractContextManager[None]:
-        """Return a context manager that replaces the losses while its block runs."""
-        return self._entered(replacing=True)
-
-    def observing(self) -> AbstractContextManager[None]:
-        """Return a context manager that only passes loss calls to the observers, without replacing them."""
-        return self._entered(replacing=False)
-
     @contextmanager
-    def _entered(self, *, replacing: bool) -> Iterator[None]:
+    def intercepting(self, *, replace: bool = True) -> Iterator[None]:
+        """Replace the losses while the block runs, or only pass their calls to the observers."""
         mode, before = self._mode, self._mode.replacing
         if before is None:  # the outermost block
             mode.begin_step()
-        mode.replacing = replacing
+        mode.replacing = replace
         try:
             with mode:
                 yield
@@ -108,38 +96,33 @@ class LossOverride:
         self._mode.sites = {}
 
     def refuse(self, output: Any) -> None:
-        """Raise if the loss that a step returns is computed from an exponential of a replaced loss.
-
-        Args:
-            output: a tensor, or a dictionary with the key ``"loss"``; anything else is ignored.
-        """
+        """Raise if the loss in the ``output`` of a step is computed from an exponential of a replaced loss."""
         self._mode.exponentials.refuse(output.get("loss") if isinstance(output, Mapping) else output)
 
     def check(self) -> None:
-        """Raise an error, or warn if ``on_nothing="warn"``, if no loss has been replaced so far.
-
-        Raises:
-            LossOverrideError: if no loss has been replaced and ``on_nothing="error"``.
-        """
+        """Raise ``LossOverrideError``, or warn if ``on_nothing="warn"``, if no loss has been replaced so far."""
         sites = self.call_sites
         if any(site.replaced for site in sites):
             return
-        message = f"No loss was replaced. Looked for: {', '.join(self._mode.losses)}"
-        message += f"; within {self._mode.scope}.\n" if self._mode.scope is not None else ".\n"
-        message += f"Calls seen:\n{table(sites)}" if sites else _UNSEEN
+        seen = (
+            "No call of them was seen. Losses that are written by hand, in TorchScript or in a custom kernel, or that "
+            "are called in another thread, cannot be intercepted."
+        )
+        if sites:
+            seen = f"Calls seen:\n{table(sites)}"
+        within = "" if self._mode.scope is None else f"; within {self._mode.scope}"
+        message = f"No loss was replaced. Looked for: {', '.join(self._mode.losses)}{within}.\n{seen}"
         if self.on_nothing == "error":
             raise LossOverrideError(f"{message}\nSet on_nothing='warn' to continue anyway.")
         warnings.warn(message, stacklevel=2)
 
     def __enter__(self) -> "LossOverride":
-        self._blocks.append(self.replacing())
+        self._blocks.append(self.intercepting())
         self._blocks[-1].__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._blocks.pop().__exit__(kind, value, traceback)
+    def __exit__(self, kind: type[BaseException] | None, *details: Any) -> None:
+        self._blocks.pop().__exit__(kind, *details)
         if kind is None:
             self.check()
 
@@ -226,9 +209,3 @@ def override_losses(
     if module is not None:
         override.resolve_scope(module)
     return override
-
-
-_UNSEEN = (
-    "No call of them was seen. Losses that are written by hand, in TorchScript or in a custom kernel, or that are "
-    "called in another thread, cannot be intercepted."
-)

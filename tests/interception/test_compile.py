@@ -68,7 +68,7 @@ def test_nothing_is_compiled_again_while_epsilon_moves(part, backend):
     compiled, override = part(model, backend=counter), override_losses()
     for epsilon in (-1.0, 0.3, 1.0, 2.5, 0.7, 1.5):
         override.epsilon = epsilon
-        with override.replacing():
+        with override.intercepting():
             actual = step(compiled)
         with override_losses(epsilon):
             expected = step(plain)
@@ -89,7 +89,7 @@ def test_it_works_with_reduce_overhead():
     model = Model()
     compiled, override = torch.compile(model, mode="reduce-overhead"), override_losses(2.0)
     for _ in range(4):
-        with override.replacing():
+        with override.intercepting():
             actual = step(compiled)
         with override_losses(2.0):
             torch.testing.assert_close(actual, step(model))
@@ -141,7 +141,7 @@ def test_each_loss_in_a_graph_is_treated_for_what_it_is(backend, losses):
     compiled = torch.compile(model, backend=backend)
     override = override_losses(2.0, losses=losses, elementwise="skip")
     for _ in range(4):
-        with override.replacing():
+        with override.intercepting():
             actual = step(compiled)
     with override_losses(2.0, losses=losses, elementwise="skip") as expected_override:
         expected = step(model)

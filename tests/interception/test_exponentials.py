@@ -70,7 +70,7 @@ class Running:
         self.mean = torch.ones(())
 
     def step(self, logits, weight=torch.ones_like):
-        with self.override.replacing():
+        with self.override.intercepting():
             loss = F.cross_entropy(logits, TARGET)
             value = weight(self.mean) * loss
             self.mean = 0.9 * self.mean + 0.1 * loss.detach()
@@ -173,7 +173,7 @@ def test_compiled_code_that_takes_an_exponential_later_is_refused_at_the_latest_
     override = override_losses(2.0)
 
     def step(late):
-        with override.replacing():
+        with override.intercepting():
             helper(F.cross_entropy(logits, TARGET), late).backward()
 
     def steps(late, count):

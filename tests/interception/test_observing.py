@@ -44,7 +44,7 @@ def test_observing_shows_the_loss_that_would_be_put_in_place_and_changes_nothing
     override, seen = LossOverride(2.0, losses=[name]), []
     with override:
         replaced = CALLS[name]()
-    with override.observing(), override.observables()[name].register_observer(seen.append):
+    with override.intercepting(replace=False), override.observables()[name].register_observer(seen.append):
         loss = CALLS[name]()
     assert torch.equal(loss, CALLS[name]())
     torch.testing.assert_close(value_of(*seen), replaced)
@@ -53,7 +53,7 @@ def test_observing_shows_the_loss_that_would_be_put_in_place_and_changes_nothing
 
 def test_observing_follows_scope_and_selection_and_leaves_elementwise_losses_in_peace():
     override, seen = LossOverride(2.0, losses=["cross_entropy"], elementwise="error"), []
-    with override.observing(), override.observables()["cross_entropy"].register_observer(seen.append):
+    with override.intercepting(replace=False), override.observables()["cross_entropy"].register_observer(seen.append):
         CALLS["sigmoid_focal_loss"]()
         F.cross_entropy(LOGITS, TARGET, reduction="none")
     assert seen == []

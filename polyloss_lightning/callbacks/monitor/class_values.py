@@ -43,23 +43,17 @@ def counts_seen(values: Vectors, loss: Observable) -> list[float] | None:
     any other loss only the number of entries per class is known. If every sample has an entry for each class, these
     numbers are all equal and contain no information, so the result is None.
     """
-    counts = _unweighted(values["class_weight"], loss) or values["class_count"]
+    weight, counts = values["class_weight"], values["class_count"]
+    if isinstance(loss, Poly1CrossEntropyLoss | Poly1FocalLoss):
+        size, smoothing = len(weight), loss.label_smoothing
+        factors = [1.0] * size if loss.weight is None else loss.weight.tolist()
+        if len(factors) == size and min(factors) > 0 and smoothing < 1:
+            targets = [total / factor for total, factor in zip(weight, factors, strict=True)]
+            spread = smoothing * sum(targets) / size
+            counts = [round(max(0.0, target - spread) / (1 - smoothing), 3) for target in targets]
     present = [count for count in counts if count > 0]
     differ = len(present) > 1 and max(present) - min(present) > 1e-6 * max(present)
     return counts if differ else None
-
-
-def _unweighted(weight: Sequence[float], loss: Observable) -> list[float] | None:
-    """Return the number of samples of each class, or None if it cannot be derived from ``weight`` for this loss."""
-    if not isinstance(loss, Poly1CrossEntropyLoss | Poly1FocalLoss):
-        return None
-    size, smoothing = len(weight), loss.label_smoothing
-    factors = [1.0] * size if loss.weight is None else loss.weight.tolist()
-    if len(factors) != size or min(factors) <= 0 or smoothing == 1:
-        return None
-    targets = [total / factor for total, factor in zip(weight, factors, strict=True)]
-    spread = smoothing * sum(targets) / size
-    return [round(max(0.0, target - spread) / (1 - smoothing), 3) for target in targets]
 
 
 def given_counts(trainer: pl.Trainer) -> list[float] | None:

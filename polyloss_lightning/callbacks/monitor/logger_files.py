@@ -17,15 +17,8 @@ _Kind: TypeAlias = Literal["tensorboard", "comet", "mlflow", "wandb", "images", 
 
 
 def send_figures(logger: Logger, figures: Mapping[str, Figure], paths: Sequence[str], step: int) -> bool:
-    """Send the figures, and return whether the logger accepts figures.
-
-    Args:
-        logger: of either namespace of Lightning.
-        figures: the figures by name.
-        paths: the PNG file of each figure.
-        step: number of optimizer steps so far.
-    """
-    experiment, kind = _experiment(logger), _kind(logger)
+    """Send each figure, or its PNG file, and return whether the logger accepts figures."""
+    kind, experiment = _kind(logger)
     for (name, figure), path in zip(figures.items(), paths, strict=True):
         if kind == "tensorboard":
             experiment.add_figure(f"poly/{name}", figure, step, close=False)
@@ -44,12 +37,12 @@ def send_figures(logger: Logger, figures: Mapping[str, Figure], paths: Sequence[
 
 def keeps_files(logger: Logger) -> bool:
     """Return whether the logger accepts files of any type."""
-    return _kind(logger) in ("comet", "mlflow", "wandb")
+    return _kind(logger)[0] in ("comet", "mlflow", "wandb")
 
 
 def send_record(logger: Logger, path: str) -> None:
     """Send the record of a run to a logger that accepts files."""
-    experiment, kind = _experiment(logger), _kind(logger)
+    kind, experiment = _kind(logger)
     with _files.local_copy(path) as file:
         if kind == "mlflow":
             experiment.log_artifact(logger.run_id, file)  # type: ignore[attr-defined]
@@ -60,23 +53,20 @@ def send_record(logger: Logger, path: str) -> None:
                 experiment.log_asset(contents, file_name=RECORD_NAME, overwrite=True)
 
 
-def _kind(logger: Logger) -> _Kind:
-    """Return what a logger is, by its methods: the classes of both namespaces of Lightning have the same ones."""
-    experiment = _experiment(logger)
+def _kind(logger: Logger) -> tuple[_Kind, Any]:
+    """Return what a logger is, by its methods (its class depends on the namespace of Lightning), and its experiment."""
+    experiment = getattr(logger, "experiment", None)
 
     def has(owner: object, method: str) -> bool:
         return callable(getattr(owner, method, None))
 
+    kind: _Kind = "other"
     if has(experiment, "add_figure"):
-        return "tensorboard"
-    if has(experiment, "log_figure") and has(experiment, "log_asset"):
-        return "comet"
-    if has(experiment, "log_artifact") and hasattr(logger, "run_id"):
-        return "mlflow"
-    if has(logger, "log_image"):
-        return "wandb" if has(experiment, "log_artifact") else "images"
-    return "other"
-
-
-def _experiment(logger: Logger) -> Any:
-    return getattr(logger, "experiment", None)
+        kind = "tensorboard"
+    elif has(experiment, "log_figure") and has(experiment, "log_asset"):
+        kind = "comet"
+    elif has(experiment, "log_artifact") and hasattr(logger, "run_id"):
+        kind = "mlflow"
+    elif has(logger, "log_image"):
+        kind = "wandb" if has(experiment, "log_artifact") else "images"
+    return kind, experiment

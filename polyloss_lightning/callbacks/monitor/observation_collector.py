@@ -28,16 +28,11 @@ class ObservationCollector:
         self._pending: Seen = []  # calls after a backward pass
 
     def attach(self, observables: Mapping[str, Observable]) -> None:
-        """Observe these losses, and stop observing all others."""
-        self.detach()
-        self._handles = [loss.register_observer(partial(self._receive, path)) for path, loss in observables.items()]
-
-    def detach(self) -> None:
-        """Stop observing, and discard the observations of the current step."""
+        """Observe these losses from the next step on, and stop observing all others."""
         self.end()
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._handles = [loss.register_observer(partial(self._receive, path)) for path, loss in observables.items()]
 
     def begin(self) -> None:
         """Begin a step, and discard the observations of an earlier step that never ended."""
@@ -52,8 +47,7 @@ class ObservationCollector:
 
     def before_backward(self) -> None:
         """Note that a backward pass begins."""
-        if self._pending:
-            self._seen, self._pending = self._pending, []
+        self._seen, self._pending = self._pending or self._seen, []
         if self._phase != "outside":
             self._phase = "backward"
 

@@ -1,8 +1,7 @@
 """The files that a monitored run writes next to its logs: the record and its figures."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
@@ -26,13 +25,8 @@ class RunFiles:
         self._failed = False
         self._unsent: list[Logger] = []  # the loggers that keep files and lack the newest lines of the record
 
-    def open(self, trainer: pl.Trainer, others: Iterable[RunFiles] = ()) -> None:
-        """Begin the record of a new run, or continue that of a resumed one.
-
-        Args:
-            trainer: determines the folder of the logs.
-            others: the files of the other monitors of the run. Monitors with the same folder share one record.
-        """
+    def open(self, trainer: pl.Trainer) -> None:
+        """Begin the record of a new run, or continue that of a resumed one."""
         if self._opened:
             return
         self._opened, self._failed = True, False
@@ -40,10 +34,6 @@ class RunFiles:
             self._writer = None
             return
         folder = _log_dir(trainer)
-        for other in others:
-            if other._opened and other._writer is not None and other._writer.folder == folder:
-                self._writer = other._writer
-                return
         if self._writer is None or self._writer.folder != folder:
             fresh = trainer.state.fn == TrainerFn.FITTING and trainer.global_step == 0
             names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
@@ -60,10 +50,8 @@ class RunFiles:
         if self._writer is None:
             return
         for logger in unsent:
-            try:
+            with _warning(f"{type(logger).__name__} has no record of the polynomial terms"):
                 send_record(logger, self._writer.path)
-            except Exception as error:  # noqa: PERF203 (one logger that fails must not affect the others)
-                rank_zero_warn(f"{type(logger).__name__} has no record of the polynomial terms: {_reason(error)}")
 
     def write(self, trainer: pl.Trainer, epochs: Iterable[EpochRecord], class_counts: Sequence[float] | None) -> None:
         """Add ``epochs`` to the record."""
@@ -73,8 +61,8 @@ class RunFiles:
             self._writer.write(epochs, class_counts)
         except Exception as error:
             if not self._failed:
-                retry = "Every later epoch tries again"
-                rank_zero_warn(f"the record of the polynomial terms was not written. {retry}. {_reason(error)}")
+                message = "the record of the polynomial terms was not written. Every later epoch tries again"
+                rank_zero_warn(f"{message}. {type(error).__name__}: {error}")
             self._failed = True
         else:
             self._unsent = [logger for logger in trainer.loggers if keeps_files(logger)]
@@ -83,7 +71,7 @@ class RunFiles:
         """Write the figures of the record as PNG files, and send them to the loggers that accept images."""
         if self._writer is None:
             return
-        try:
+        with _warning("no figures of the polynomial terms"):
             if not _files.exists(self._writer.path):
                 return
             from polyloss_lightning.plotting import run_figures, save_figures
@@ -91,22 +79,20 @@ class RunFiles:
             figures = run_figures(self._writer.path)
             folder = _files.join(self._writer.folder, "figures")
             paths = save_figures(figures, folder)
-        except Exception as error:
-            rank_zero_warn(f"no figures of the polynomial terms: {_reason(error)}")
-            return
-        for logger in trainer.loggers:
-            name = type(logger).__name__
-            try:
-                if not send_figures(logger, figures, paths, trainer.global_step):
-                    rank_zero_info(f"{name} takes no figures: those of the polynomial terms are in {folder}")
-            except Exception as error:
-                rank_zero_warn(
-                    f"{name} has no figures of the polynomial terms, which are in {folder}: {_reason(error)}"
-                )
+            for logger in trainer.loggers:
+                name = type(logger).__name__
+                with _warning(f"{name} has no figures of the polynomial terms, which are in {folder}"):
+                    if not send_figures(logger, figures, paths, trainer.global_step):
+                        rank_zero_info(f"{name} takes no figures: those of the polynomial terms are in {folder}")
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+@contextmanager
+def _warning(message: str) -> Iterator[None]:
+    """Turn an error into a warning."""
+    try:
+        yield
+    except Exception as error:
+        rank_zero_warn(f"{message}: {type(error).__name__}: {error}")
 
 
 def _log_dir(trainer: pl.Trainer) -> str:

@@ -16,36 +16,36 @@ class PassSums:
     def __init__(self, num_terms: int) -> None:
         self.num_terms = num_terms
         self.num_classes: int | None = None  # classes to sum separately
-        self._device = torch.device("cpu")
         self._passes: dict[str, dict[str, Tensor]] = {}
 
     def begin(self, stage: str, paths: Iterable[str], device: torch.device) -> None:
         """Begin a pass of ``stage`` with all sums at zero."""
-        self._device = device
         self._passes[stage] = dict.fromkeys(paths, zero_sums(self.num_terms, self.num_classes, device))
 
     def add(self, stage: str, seen: Seen) -> dict[str, Tensor]:
         """Add the observations of a step, and return the sums of the step for the losses that it called."""
+        sums = self._passes[stage]
         step: dict[str, Tensor] = {}
         for path, observation in seen:
-            one = term_sums(observation, self.num_terms, self.num_classes).to(self._device)
+            one = term_sums(observation, self.num_terms, self.num_classes).to(sums[path].device)
             step[path] = step[path] + one if path in step else one
         # Not in place: a tensor created under inference_mode cannot be changed outside of it.
-        self._passes[stage] |= {path: self._passes[stage][path] + one for path, one in step.items()}
+        sums |= {path: sums[path] + one for path, one in step.items()}
         return step
 
     def of_step(self, trainer: pl.Trainer, step: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the sums of a step over all processes, but not those per class. Every process must call this."""
         if trainer.world_size == 1:
             return step
-        zero = zero_sums(self.num_terms, None, self._device)
-        paths = self._passes["train"]
-        return over_processes(trainer, {path: step.get(path, zero)[: len(zero)] for path in paths})
+        size = len(zero_sums(self.num_terms))
+        zeros = {path: torch.zeros_like(sums) for path, sums in self._passes["train"].items()}
+        return over_processes(trainer, {path: sums[:size] for path, sums in {**zeros, **step}.items()})
 
     def end(self, trainer: pl.Trainer, stage: str) -> dict[str, Tensor]:
         """Return the sums of the pass over all processes, on the CPU, and set them to zero."""
         total = over_processes(trainer, self._passes[stage])
-        self.begin(stage, self._passes[stage], self._device)  # a checkpoint must not contain a finished pass
+        # A checkpoint must not contain a finished pass.
+        self._passes[stage] = {path: torch.zeros_like(sums) for path, sums in total.items()}
         return {path: sums.cpu() for path, sums in total.items()}
 
     def state(self, trainer: pl.Trainer) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from polyloss_lightning._checks import as_number
 Interval = Literal["step", "epoch"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Window:
     """The part of a run in which a schedule moves. t is 0 up to its first unit, and 1 from its last unit on.
 
@@ -28,12 +28,9 @@ class Window:
     end: int | float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "begin", _as_bound("begin", self.begin))
-        if self.end is None:
-            return
-        object.__setattr__(self, "end", _as_bound("end", self.end))
-        counts = isinstance(self.begin, int) and isinstance(self.end, int)
-        if counts and self.end - self.begin < 2:
+        self.begin = _as_bound("begin", self.begin)
+        self.end = None if self.end is None else _as_bound("end", self.end)
+        if isinstance(self.begin, int) and isinstance(self.end, int) and self.end - self.begin < 2:
             raise ValueError(
                 "`end` as a count must be at least `begin` + 2, so that t can go from 0 to 1, got "
                 f"begin={self.begin} and end={self.end}; fractions need a decimal point: end=1.0 is the end of the run"
@@ -69,8 +66,7 @@ def position(trainer: pl.Trainer, interval: Interval) -> int:
         return trainer.global_step
     # In manual optimization global_step sums the steps of all optimizers, and may not change for several batches.
     # `processed` is incremented before on_train_batch_end, so it is correct in a checkpoint saved in that hook.
-    batches: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-    return batches
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
 
 
 def in_trained_step(trainer: pl.Trainer) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
@@ -22,8 +23,7 @@ def wrap_step(strategy: "pl.strategies.Strategy", name: str, context: StepContex
     if not isinstance(step, _WrappedStep):
         step = _WrappedStep(getattr(strategy, name), displaced=step)
         setattr(strategy, name, step)
-    if context not in step.contexts:
-        step.contexts.append(context)
+    step.contexts.append(context)
 
 
 def unwrap_step(strategy: "pl.strategies.Strategy", name: str, context: StepContext) -> None:
@@ -32,21 +32,19 @@ def unwrap_step(strategy: "pl.strategies.Strategy", name: str, context: StepCont
     if not isinstance(step, _WrappedStep):
         return
     step.contexts = [other for other in step.contexts if other != context]
-    if step.contexts:
-        return
-    if step.displaced is None:
+    if not step.contexts:
         delattr(strategy, name)
-    else:
-        setattr(strategy, name, step.displaced)
+        if step.displaced is not None:
+            setattr(strategy, name, step.displaced)
 
 
+@dataclass(eq=False)
 class _WrappedStep:
     """A method of a strategy and its contexts; ``displaced`` is the instance attribute that it replaces, if any."""
 
-    def __init__(self, method: Callable[..., Any], displaced: Callable[..., Any] | None) -> None:
-        self.method = method
-        self.displaced = displaced
-        self.contexts: list[StepContext] = []
+    method: Callable[..., Any]
+    displaced: Callable[..., Any] | None
+    contexts: list[StepContext] = field(default_factory=list)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with ExitStack() as stack:
