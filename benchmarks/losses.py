@@ -16,7 +16,8 @@ in a process of its own. "stock" is the default: large buffers are mapped anew i
 as caching allocators do. Other C libraries ignore the settings. Time on CUDA is that between two events.
 
 The verdict is about T1 and the allocator that does worse: "met" if the median is at most the must; "met within the
-spread" if it is above by less than the highest run minus the lowest; "missed" otherwise.
+spread" if it is above by less than the highest run minus the lowest; "missed" otherwise. "index, operations alone" is
+not one of our losses: it is the closed form without anything around it, below which the small case cannot get.
 
 Memory is in units of the logits. The peak is what forward and backward hold at once beside logits and target, the
 gradient included; "kept" is what waits between the two. "Usual" is the usual formulation of the same loss: softmax,
