@@ -1,7 +1,8 @@
 """What the loss override costs: per call of a torch function made under it, and as a share of a training step.
 
 A ``TorchFunctionMode`` is on the path of every torch function that is called while the step runs, whatever it replaces.
-Run as ``python benchmarks/interception.py``; one thread, best of several rounds, with and without taken in turns.
+Run as ``python benchmarks/interception.py``; one thread. Times of a call are the best of several rounds, those of a
+step the median of 300; with and without are taken in turns.
 """
 
 import statistics
@@ -72,14 +73,14 @@ def per_call() -> None:
     for name, call in calls.items():
         with override_losses(on_nothing="warn") as override:
             F.cross_entropy(logits, target)  # so that the block is not empty
-        plain, under = (1e6 * seconds for seconds in best(call, [nullcontext, override.replacing], calls=10_000))
+        plain, under = (1e6 * seconds for seconds in best(call, [nullcontext, override.intercepting], calls=10_000))
         print(f"{name:<44}{plain:>10.2f}{under:>10.2f}{under - plain:>10.2f}")
     poly = Poly1CrossEntropyLoss(2.0)
     (explicit,) = best(lambda: poly(logits, target), [nullcontext], calls=1_000)
     for name, scope in {"F.cross_entropy, replaced": None, "F.cross_entropy, replaced, with a scope": ["0"]}.items():
         model = nn.Sequential(nn.CrossEntropyLoss())
         override = override_losses(2.0, scope=scope, module=model)
-        under = best(lambda model=model: model[0](logits, target), [override.replacing], calls=1_000)[0]
+        under = best(lambda model=model: model[0](logits, target), [override.intercepting], calls=1_000)[0]
         print(f"{name:<44}{1e6 * explicit:>10.2f}{1e6 * under:>10.2f}{1e6 * (under - explicit):>10.2f}")
     print("(of the last two, `without` is Poly1CrossEntropyLoss itself)\n")
 
@@ -119,7 +120,7 @@ def per_compiled_step() -> None:
     )
     steps = compiled_steps()
     whole, broken = steps.values()
-    under = replaced(whole)
+    under = within(override_losses(2.0).intercepting, whole)
     for step in (whole, broken, under):
         for _ in range(4):  # compiles; the first steps under an override run partly uncompiled
             step()
@@ -132,15 +133,14 @@ def per_compiled_step() -> None:
         )
 
 
-def replaced(step: Callable[[], object]) -> Callable[[], object]:
-    """Return ``step`` under one override, as a Trainer runs it."""
-    override = override_losses(2.0)
+def within(context: Callable[[], AbstractContextManager[object]], step: Callable[[], object]) -> Callable[[], object]:
+    """Return ``step`` in a context of its own each time, as a Trainer runs it."""
 
-    def under() -> None:
-        with override.intercepting():
+    def run() -> None:
+        with context():
             step()
 
-    return under
+    return run
 
 
 def in_turns(steps: list[Callable[[], object]], rounds: int = 60) -> list[list[float]]:
@@ -162,8 +162,13 @@ def per_step() -> None:
         "transformer, 12 layers of width 64": transformer_step(),
     }.items():
         # One override, as in a Trainer: while a loss is new, it is followed further.
-        plain, empty, under = best(step, [nullcontext, EmptyMode, override_losses(2.0).replacing], calls=5)
-        shares = " and ".join(f"{100 * (seconds / plain - 1):.1f}%" for seconds in (empty, under))
+        contexts = [EmptyMode, override_losses(2.0).intercepting]
+        steps = [step, *(within(context, step) for context in contexts)]
+        in_turns(steps, rounds=10)
+        seconds = in_turns(steps, rounds=300)
+        plain, empty, under = (statistics.median(taken) for taken in seconds)
+        ratios = [[one / of for one, of in zip(taken, seconds[0], strict=True)] for taken in seconds[1:]]
+        shares = " and ".join(f"{100 * (statistics.median(each) - 1):.1f}%" for each in ratios)
         times = f"{1e3 * plain:>10.2f}{1e3 * empty:>12.2f}{1e3 * under:>10.2f}"
         print(f"{name:<40}{times}{shares:>16}{torch_calls(step):>8}")
 
