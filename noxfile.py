@@ -48,9 +48,12 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def long(session: nox.Session) -> None:
-    """Run the tests that take long: training by every launcher, mistakes in the command, workers that are killed."""
+    """Run the tests that take long, and those of the losses by the formula alone and in blocks of a few elements."""
     session.install("-e", ".[all]", *group("test"))
     session.run("pytest", "-m", "slow", *session.posargs, env=ENVIRONMENT)
+    if not session.posargs:
+        for path in ("formula", "blocks"):
+            session.run("pytest", *ON_ALL_CORES, "tests/core", "tests/losses", "--path", path, env=ENVIRONMENT)
 
 
 @nox.session
