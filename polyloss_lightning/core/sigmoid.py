@@ -7,14 +7,7 @@ import torch
 from torch import Tensor
 
 from polyloss_lightning._checks import check_choice, check_integer
-from polyloss_lightning.core.entries import (
-    Entries,
-    Plan,
-    autocast_dtype,
-    drop_impossible,
-    refuse_class_indices,
-    view_along,
-)
+from polyloss_lightning.core.entries import Entries, Plan, autocast_dtype, drop_impossible, refuse_target, view_along
 from polyloss_lightning.core.sigmoid_gradient import one_entry, two_entries
 
 TargetFormat: TypeAlias = Literal["multi_hot", "class_index"]
@@ -62,7 +55,7 @@ class Sigmoid(NamedTuple):
         if self.target_format == "class_index":
             indices = target.dtype in (torch.int64, torch.uint8)
             if input.dim() == 0 or not indices or target.shape != input.shape[:dim] + input.shape[dim + 1 :]:
-                refuse_class_indices(input, target)
+                refuse_target(input, target)
         elif target.is_complex():
             raise TypeError(f"`target` must be real, got {target.dtype}")
         elif target.shape != input.shape:
@@ -180,7 +173,7 @@ class Sigmoid(NamedTuple):
 
     def value_and_gradient(
         self, input: Tensor, target: Tensor, plan: Plan, out: Tensor | None = None, observed: Entries | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor | int]:
         """Compute the loss of each element and its gradient in closed form; see ``Softmax.value_and_gradient``."""
         dtype = plan.dtype
         q, ignored = self._targets(input, target, plan)
@@ -207,7 +200,7 @@ class Sigmoid(NamedTuple):
                 weight.copy_(math.prod(factors, start=share))
         for factor in factors:
             value, slope = value.mul_(factor), slope.mul_(factor)
-        return value, slope, None if ignored is None else (~ignored).sum().to(dtype)
+        return value, slope, value.numel() if ignored is None else (~ignored).sum().to(dtype)
 
     def _targets(self, input: Tensor, target: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
         """Return the target of each element, and which are ignored; None if none is."""
