@@ -41,12 +41,12 @@ def value_and_gradient(
     observed: Entries | None,
     size: int,
     values: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor | int]:
     """Return the losses, which are written to ``values``, or if that is None their sum; and the denominator."""
     blocks = _blocks(input.shape, link.joint_dim(input), size)
     # One vector for all sums: many small tensors that live on would fragment the heap between the blocks.
     sums = torch.empty(len(blocks), dtype=plan.dtype, device=input.device)
-    count: Any = 0
+    total: Tensor | int = 0
     for i, block in enumerate(blocks):
         out = None if gradient is None else gradient[block]
         seen = None if observed is None else _slice_entries(observed, input, block)
@@ -59,9 +59,9 @@ def value_and_gradient(
             sums[i] = value.sum()
         else:
             values[block].copy_(value)
-        count = count + (value.numel() if denominator is None else denominator)
+        total = total + denominator
         del value, slope  # the next block allocates its own
-    return sums.sum() if values is None else values, count if isinstance(count, Tensor) else None
+    return sums.sum() if values is None else values, total
 
 
 def _blocks(shape: torch.Size, joint_dim: int | None, limit: int) -> list[Block]:

@@ -121,7 +121,7 @@ def view_along(values: Tensor, input: Tensor, dim: int) -> Tensor:
     return values.view([-1 if d == dim else 1 for d in range(input.dim())])
 
 
-def refuse_class_indices(input: Tensor, target: Tensor, otherwise: str = "") -> NoReturn:
+def refuse_target(input: Tensor, target: Tensor, otherwise: str = "") -> NoReturn:
     """Raise because ``target`` does not hold one class index per sample; ``otherwise`` names what else it may hold."""
     dim = min(1, input.dim() - 1)
     expected = input.shape[:dim] + input.shape[dim + 1 :]

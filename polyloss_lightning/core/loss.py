@@ -10,9 +10,8 @@ from torch.utils import _python_dispatch
 
 from polyloss_lightning._checks import check_choice
 from polyloss_lightning.core import blocks
-from polyloss_lightning.core import polynomial as polynomials
 from polyloss_lightning.core.entries import Entries, Plan
-from polyloss_lightning.core.polynomial import Polynomial
+from polyloss_lightning.core.polynomial import Polynomial, value
 from polyloss_lightning.core.sigmoid import Sigmoid
 from polyloss_lightning.core.softmax import Softmax
 
@@ -67,21 +66,24 @@ def loss(
             return _formula(link, input, target, polynomial, reduction, on_entries)
     closed: Any = link
     compute_dtype, dtype = closed.check(input, target)
-    seen: list[Entries] | None = None if on_entries is None else []
+    # Reading a value costs nothing on the CPU, unless the operations are being recorded.
+    read = input.is_cpu and not is_in_torch_dispatch_mode()
+    count, hard, ignored = input.numel(), False, True
+    if type(link) is Softmax:  # one loss per sample, otherwise one per element
+        count //= input.shape[min(1, input.dim() - 1)]
+    else:
+        hard, ignored = closed.survey(target, read)
+    plan = Plan(polynomial, compute_dtype, 1 / count if reduction == "mean" else 1.0, read, hard, ignored)
+    observed: Any = None if on_entries is None else closed.empty_entries(input, target, plan)
     logits = input if torch.is_grad_enabled() else input.detach()
-    result: Tensor = _ClosedForm.apply(logits, target, closed, polynomial, reduction, compute_dtype, seen)
-    if on_entries is not None and seen:
-        on_entries(seen[0])
+    result: Tensor = _ClosedForm.apply(logits, target, closed, plan, reduction, observed)
+    if on_entries is not None:
+        on_entries(observed)
     return result if result.dtype == dtype else result.to(dtype)
 
 
 def _formula(
-    link: Link,
-    input: Tensor,
-    target: Tensor,
-    polynomial: Polynomial,
-    reduction: Reduction,
-    on_entries: OnEntries = None,
+    link: Link, input: Tensor, target: Tensor, polynomial: Polynomial, reduction: Reduction, on_entries: OnEntries
 ) -> Tensor:
     if on_entries is None and isinstance(link, Sigmoid):
         parts: Sequence[Entries] = link.parts(input, target)
@@ -99,7 +101,6 @@ def reduce(parts: Sequence[Entries], polynomial: Polynomial, reduction: Reductio
     entries: the total weight of the targets that count for class indices, the number of samples for probabilities. If
     no target counts, ``mean`` is NaN and ``sum`` is 0, as in torch.
     """
-    value = polynomials.value
     losses = [value(part.log_p, *polynomial, part.focal_base, part.one_minus_p) * part.weight for part in parts]
     loss = losses[0] if len(losses) == 1 else losses[0] + losses[1]
     entries = parts[0]
@@ -125,12 +126,10 @@ def has_closed_form(link: Link, input: Tensor, target: Tensor) -> bool:
         return False
     if type(input) not in (Tensor, torch.nn.Parameter) or type(target) is not Tensor:
         return False
-    for option in cast(tuple[Any, ...], link):
-        if isinstance(option, Tensor) and (option.requires_grad or type(option) is not Tensor):
+    for other in (target, *cast(tuple[Any, ...], link)):
+        if isinstance(other, Tensor) and (other.requires_grad or type(other) is not Tensor):
             return False
-    return (
-        input.numel() > 0 and not target.requires_grad and not target.is_inference()  # autograd refuses to save it
-    )
+    return input.numel() > 0 and not target.is_inference()  # which autograd refuses to save
 
 
 class _ClosedForm(torch.autograd.Function):
@@ -138,28 +137,13 @@ class _ClosedForm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        input: Tensor,
-        target: Tensor,
-        link: Any,
-        polynomial: Polynomial,
-        reduction: Reduction,
-        dtype: torch.dtype,
-        seen: list[Entries] | None,
+        ctx: Any, input: Tensor, target: Tensor, link: Any, plan: Plan, reduction: Reduction, observed: Entries | None
     ) -> Tensor:
-        # Reading a value costs nothing on the CPU, unless the operations are being recorded.
-        read = input.is_cpu and not is_in_torch_dispatch_mode()
-        per_sample = type(link) is Softmax  # otherwise there is one loss per element
-        numel, limit = input.numel(), None
-        count = numel // input.shape[min(1, input.dim() - 1)] if per_sample else numel
-        scale = 1 / count if reduction == "mean" else 1.0
-        hard, ignored = (False, True) if per_sample else link.survey(target, read)
-        plan = Plan(polynomial, dtype, scale, read, hard, ignored)
-        observed = None if seen is None else link.empty_entries(input, target, plan)
+        dtype, dim, limit = plan.dtype, min(1, input.dim() - 1), None
         differentiable: bool = ctx.needs_input_grad[0]
         # A float16 would lose what a GradScaler is there to keep.
         gradient_dtype = dtype if input.dtype is torch.float16 else input.dtype
-        if numel >= 8 * blocks.SMALLEST:
+        if input.numel() >= 8 * blocks.SMALLEST:
             temporaries = link.temporaries(input, target, plan) + (not differentiable)
             limit = blocks.limit(input, temporaries * dtype.itemsize)
         if limit is None:
@@ -169,24 +153,23 @@ class _ClosedForm(torch.autograd.Function):
             gradient = torch.empty_like(input, dtype=gradient_dtype) if differentiable else None
             values = None
             if reduction == "none":  # of size 1 along the classes if they share one loss
-                like = input.narrow(min(1, input.dim() - 1), 0, 1) if per_sample else input
+                like = input.narrow(dim, 0, 1) if type(link) is Softmax else input
                 values = torch.empty(like.shape, dtype=dtype, device=input.device)
             value, denominator = blocks.value_and_gradient(link, input, target, plan, gradient, observed, limit, values)
-        if seen is not None and observed is not None:
-            number = value.new_full((), count) if denominator is None else denominator
-            seen.append(observed._replace(denominator=number))
+        if observed is not None:
+            observed.denominator.fill_(denominator)
         factor = None  # of the gradient
         if reduction == "none":
-            loss: Tensor = value.squeeze_(min(1, input.dim() - 1)) if per_sample else value
+            loss: Tensor = value.squeeze_(dim) if type(link) is Softmax else value
         elif reduction == "sum":
             loss = value.sum()
-        elif denominator is None:
-            loss = value.mean() if value.dim() > 0 else value / count
-        else:
+        elif isinstance(denominator, Tensor):
             loss, factor = mean(value.sum(), denominator)
-            factor.mul_(count)
+            factor.mul_(1 / plan.scale)
+        else:
+            loss = value.mean() if value.dim() > 0 else value / denominator
         if differentiable:
-            ctx.link, ctx.polynomial, ctx.reduction = link, polynomial, reduction
+            ctx.link, ctx.polynomial, ctx.reduction = link, plan.polynomial, reduction
             ctx.save_for_backward(input, target, gradient, factor)
         return loss
 
@@ -195,8 +178,8 @@ class _ClosedForm(torch.autograd.Function):
         input, target, gradient, factor = ctx.saved_tensors
         if torch.is_grad_enabled():  # this backward is to be differentiated itself
             alias = input.view_as(input)  # the hooks of the input itself come after this
-            loss = _formula(ctx.link, alias, target, ctx.polynomial, ctx.reduction).to(grad.dtype)
-            return *torch.autograd.grad(loss, alias, grad, create_graph=True), *[None] * 6
+            loss = _formula(ctx.link, alias, target, ctx.polynomial, ctx.reduction, None).to(grad.dtype)
+            return *torch.autograd.grad(loss, alias, grad, create_graph=True), *[None] * 5
         if factor is not None:
             grad = grad * factor
         elif ctx.reduction == "none" and type(ctx.link) is Softmax:
@@ -205,7 +188,7 @@ class _ClosedForm(torch.autograd.Function):
             gradient = gradient * grad
         elif grad.dim() > 0 or not grad.is_cpu or is_in_torch_dispatch_mode() or grad.item() != 1:
             gradient.mul_(grad)
-        return gradient if gradient.dtype is input.dtype else gradient.to(input.dtype), *[None] * 6
+        return gradient if gradient.dtype is input.dtype else gradient.to(input.dtype), *[None] * 5
 
 
 def mean(total: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,20 +1,13 @@
 """The sigmoid link: every element of the input is a two-class problem of its own."""
 
 import math
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
 
 from polyloss_lightning._checks import check_choice, check_integer
-from polyloss_lightning.core.entries import (
-    Entries,
-    Plan,
-    autocast_dtype,
-    drop_impossible,
-    refuse_class_indices,
-    view_along,
-)
+from polyloss_lightning.core.entries import Entries, Plan, autocast_dtype, drop_impossible, refuse_target, view_along
 from polyloss_lightning.core.sigmoid_gradient import one_entry, two_entries
 
 TargetFormat: TypeAlias = Literal["multi_hot", "class_index"]
@@ -62,7 +55,7 @@ class Sigmoid(NamedTuple):
         if self.target_format == "class_index":
             indices = target.dtype in (torch.int64, torch.uint8)
             if input.dim() == 0 or not indices or target.shape != input.shape[:dim] + input.shape[dim + 1 :]:
-                refuse_class_indices(input, target)
+                refuse_target(input, target)
         elif target.is_complex():
             raise TypeError(f"`target` must be real, got {target.dtype}")
         elif target.shape != input.shape:
@@ -97,10 +90,10 @@ class Sigmoid(NamedTuple):
 
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "Sigmoid":
         """Return the link of one block of ``input``."""
-        options = {"weight": self.weight, "pos_weight": self.pos_weight, "alpha": self._alpha(input)}
-        tensors: dict[str, Any] = {name: option for name, option in options.items() if isinstance(option, Tensor)}
-        blocks = {name: tensor.expand(input.shape)[block] for name, tensor in tensors.items()}
-        return self._replace(**blocks) if blocks else self
+        options = self._replace(alpha=self._alpha(input))._asdict().items()
+        tensors = {name: option for name, option in options if isinstance(option, Tensor)}
+        blocks: dict[str, Any] = {name: tensor.expand(input.shape)[block] for name, tensor in tensors.items()}
+        return self._replace(**blocks)
 
     def _alpha(self, input: Tensor, dtype: torch.dtype | None = None) -> Tensor | float | None:
         """Return alpha so that it broadcasts to ``input``; None if it weighs nothing."""
@@ -120,11 +113,9 @@ class Sigmoid(NamedTuple):
     def parts(self, input: Tensor, target: Tensor) -> tuple[Entries, Entries]:
         """Return the positive and the negative entries one by one: compilers cannot fuse them once they are stacked."""
         compute_dtype, dtype = self.check(input, target)
-        q, counted = self._elements(input, target)
-        ignored = ~counted
+        q, ignored = cast(tuple[Tensor, Tensor], self._targets(input, target, compute_dtype, True))
         # What is ignored is masked first: after the logarithm, its zero gradient would meet the slope at a NaN logit.
-        x, q = input.to(compute_dtype).masked_fill(ignored, 0), q.to(compute_dtype)
-        q, rest = q.masked_fill(ignored, 0), (1 - q).masked_fill(ignored, 0)
+        x, rest = input.to(compute_dtype).masked_fill(ignored, 0), (1 - q).masked_fill(ignored, 0)
         # log sigmoid(x) = min(x, 0) - log(1 + exp(-|x|)) keeps all digits. With `where` instead of min and abs, the
         # derivatives of every order are right at x = 0 too.
         below = x <= 0
@@ -142,48 +133,52 @@ class Sigmoid(NamedTuple):
         # Only min(x, 0) can be infinite. Of the logarithm itself, compilers would compute the mask again in backward.
         smaller = [torch.where(below, x, 0), torch.where(below, 0, -x)]
         logs = [drop_impossible(log, share) + log_larger for log, share in zip(smaller, shares, strict=True)]
-        classes, denominator = _classes(input), counted.sum().to(compute_dtype)
+        classes, denominator = _classes(input), (~ignored).sum().to(compute_dtype)
         positive = Entries(logs[0], shares[0], classes[0], denominator, None, dtype, base, n)
         return positive, Entries(logs[1], shares[1], classes[1], denominator, None, dtype, base, p)
 
-    def _elements(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the target of each element, and whether it counts."""
+    def _targets(
+        self, input: Tensor, target: Tensor, dtype: torch.dtype, may_ignore: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the target of each element, 0 if it is ignored, and which are; None unless any may be ignored."""
+        if not may_ignore and self.target_format == "multi_hot":
+            return target.to(dtype), None
         # A scalar of -100 would wrap around to 156 in uint8.
         q = target if target.is_floating_point() else target.long()
-        counted = q != self.ignore_index
+        ignored = q == self.ignore_index
         if self.target_format == "class_index":
             dim = min(1, input.dim() - 1)
-            index, counted = (q * counted).unsqueeze(dim), counted.unsqueeze(dim).expand_as(input)
+            index, ignored = q.masked_fill(ignored, 0).unsqueeze(dim), ignored.unsqueeze(dim).expand_as(input)
             q = torch.zeros_like(input, requires_grad=False).scatter(dim, index, 1)
-        return q, counted
+        return (q.to(dtype).masked_fill(ignored, 0), ignored) if may_ignore else (q.to(dtype), None)
 
     def survey(self, target: Tensor, read: bool) -> tuple[bool, bool]:
         """Return ``hard`` and ``ignored`` of a ``Plan``, given its ``read``."""
         one_hot, ignore = self.target_format == "class_index", self.ignore_index
         if not read:
             return one_hot, True
-        if not one_hot and all(_is_hard(part) for part in torch.split(target.flatten(), _CHUNK)):
+        if not one_hot and _is_hard(target):
             return True, ignore in (0, 1)
         ignored = target.min().item() <= ignore <= target.max().item()
-        return one_hot or (
-            ignored and all(_is_hard(part, ignore) for part in torch.split(target.flatten(), _CHUNK))
-        ), ignored
+        return one_hot or (ignored and _is_hard(target, ignore)), ignored
 
     def empty_entries(self, input: Tensor, target: Tensor, plan: Plan) -> Entries:
         """Return the entries to be filled in by :meth:`value_and_gradient`: one per element if targets are hard."""
         classes = _classes(input)
-        if plan.hard:  # without classes along a dimension, the class is the target
-            classes = classes[0] if _has_classes(input) else self._targets(input, target, plan)[0].long()
+        if plan.hard and _has_classes(input):
+            classes = classes[0]
+        elif plan.hard:  # the class is the target
+            classes = self._targets(input, target, plan.dtype, plan.ignored)[0].long()
         log_p, weight, base = (input.new_empty(classes.shape, dtype=plan.dtype) for _ in range(3))
         focal = self.alpha is not None and plan.polynomial.gamma != 0 and not plan.hard
         return Entries(log_p, weight, classes, log_p.new_empty(()), None, plan.dtype, base if focal else None)
 
     def value_and_gradient(
         self, input: Tensor, target: Tensor, plan: Plan, out: Tensor | None = None, observed: Entries | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor | int]:
         """Compute the loss of each element and its gradient in closed form; see ``Softmax.value_and_gradient``."""
         dtype = plan.dtype
-        q, ignored = self._targets(input, target, plan)
+        q, ignored = self._targets(input, target, dtype, plan.ignored)
         positive, alpha = None if self.pos_weight is None else self.pos_weight.to(dtype), self._alpha(input, dtype)
         factors = [] if self.weight is None else [self.weight.to(dtype)]
         if isinstance(alpha, Tensor):
@@ -200,31 +195,27 @@ class Sigmoid(NamedTuple):
             q = torch.rsub(q, 1, alpha=2)
             value, slope = one_entry(input, q, plan, out, observed)
         else:
-            value, slope = two_entries(input, q, positive, plan, out, observed, self.alpha is not None)
+            a, b = q if positive is None else q * positive, torch.rsub(q, 1)
+            value, slope = two_entries(input, q, a, b, plan, out, observed, self.alpha is not None)
         if observed is not None:
-            shares = [q.new_ones(())] if plan.hard else [q if positive is None else q * positive, torch.rsub(q, 1)]
+            shares = [q.new_ones(())] if plan.hard else [a, b]
             for weight, share in zip(observed.weight.view(-1, *q.shape), shares, strict=True):
                 weight.copy_(math.prod(factors, start=share))
         for factor in factors:
             value, slope = value.mul_(factor), slope.mul_(factor)
-        return value, slope, None if ignored is None else (~ignored).sum().to(dtype)
-
-    def _targets(self, input: Tensor, target: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
-        """Return the target of each element, and which are ignored; None if none is."""
-        if not plan.ignored and self.target_format == "multi_hot":
-            return target.to(plan.dtype), None
-        q, counted = self._elements(input, target)
-        q = q.to(plan.dtype)
-        return (q.masked_fill(~counted, 0), ~counted) if plan.ignored else (q, None)
+        return value, slope, value.numel() if ignored is None else (~ignored).sum().to(dtype)
 
 
 def _is_hard(target: Tensor, ignore_index: int | None = None) -> bool:
     """Return True if each target is 0, 1 or ``ignore_index``."""
-    q = target if target.is_floating_point() else target.long()
-    rest = torch.addcmul(q, q, q, value=-1).abs_()  # q - q^2 is rounded to 0 for 0 and 1 only
-    if ignore_index is not None:
-        rest = rest.masked_fill_(q == ignore_index, 0)
-    return rest.sum().item() == 0
+    for part in torch.split(target.flatten(), _CHUNK):
+        q = part if part.is_floating_point() else part.long()
+        rest = torch.addcmul(q, q, q, value=-1).abs_()  # q - q^2 is rounded to 0 for 0 and 1 only
+        if ignore_index is not None:
+            rest = rest.masked_fill_(q == ignore_index, 0)
+        if rest.sum().item() != 0:
+            return False
+    return True
 
 
 def _has_classes(input: Tensor) -> bool:

@@ -18,11 +18,9 @@ from polyloss_lightning.core.entries import Entries, Plan, drop_impossible
 from polyloss_lightning.core.polynomial import lower_power, value_and_slope
 
 
-def one_entry(
-    input: Tensor, y: Tensor, plan: Plan, out: Tensor | None, observed: Entries | None
-) -> tuple[Tensor, Tensor]:
+def one_entry(x: Tensor, y: Tensor, plan: Plan, out: Tensor | None, observed: Entries | None) -> tuple[Tensor, Tensor]:
     """Compute the loss of targets of 0 and 1, and its derivative; ``y`` is 1 for 0, and -1 for 1."""
-    x = input.to(y.dtype) * y
+    x = x.to(y.dtype) * y
     one_minus_pt = torch.sigmoid(x)
     pt = torch.rsub(one_minus_pt, 1)
     # -log sigmoid(-x) = max(x, 0) - log sigmoid(|x|). Of 1 - (1 - Pt), digits are lost only where max(x, 0) has them.
@@ -42,19 +40,12 @@ def one_entry(
 
 
 def two_entries(
-    input: Tensor,
-    q: Tensor,
-    pos_weight: Tensor | None,
-    plan: Plan,
-    out: Tensor | None,
-    observed: Entries | None,
-    focal: bool,
+    x: Tensor, q: Tensor, a: Tensor, b: Tensor, plan: Plan, out: Tensor | None, observed: Entries | None, focal: bool
 ) -> tuple[Tensor, Tensor]:
     """Compute the loss of any targets, and its derivative; if ``focal``, gamma acts on q (1 - p) + (1 - q) p."""
-    x = input.to(q.dtype)
+    x = x.to(q.dtype)
     p, n = torch.sigmoid(x), torch.sigmoid(-x)
     log_larger = torch.minimum(p, n).neg_().log1p_()  # with all its digits: it is 1 minus the smaller
-    a, b = q if pos_weight is None else q * pos_weight, torch.rsub(q, 1)
     nll_p, nll_n = (-x).relu_().sub_(log_larger), x.relu().sub_(log_larger)
     if not plan.read or x.abs().max().item() == torch.inf:
         nll_p, nll_n = -drop_impossible(-nll_p, a), -drop_impossible(-nll_n, b)

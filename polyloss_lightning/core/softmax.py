@@ -7,14 +7,7 @@ import torch
 from torch import Tensor
 
 from polyloss_lightning._checks import as_number, check_integer
-from polyloss_lightning.core.entries import (
-    Entries,
-    Plan,
-    autocast_dtype,
-    drop_impossible,
-    refuse_class_indices,
-    view_along,
-)
+from polyloss_lightning.core.entries import Entries, Plan, autocast_dtype, drop_impossible, refuse_target, view_along
 from polyloss_lightning.core.polynomial import Polynomial
 from polyloss_lightning.core.softmax_gradient import every_class, one_class, one_class_smoothed
 
@@ -58,7 +51,7 @@ class Softmax(NamedTuple):
         if input.shape != target.shape:
             indices = target.dtype is torch.int64 or target.dtype is torch.uint8
             if not indices or target.shape != input.shape[:dim] + input.shape[dim + 1 :]:
-                refuse_class_indices(input, target, f" or probabilities of shape {tuple(input.shape)}")
+                refuse_target(input, target, f" or probabilities of shape {tuple(input.shape)}")
         elif not target.is_floating_point():
             raise TypeError(
                 f"`target` has the shape of `input`, {tuple(input.shape)}, so it must hold class probabilities in a "
@@ -155,19 +148,12 @@ class Softmax(NamedTuple):
 
     def value_and_gradient(
         self, input: Tensor, target: Tensor, plan: Plan, out: Tensor | None = None, observed: Entries | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Compute the loss of each sample and its gradient in closed form.
+    ) -> tuple[Tensor, Tensor, Tensor | int]:
+        """Compute the loss of each sample and its gradient in closed form, for an input and a target that were checked.
 
-        Args:
-            input: logits.
-            target: as in :meth:`entries`; both were checked.
-            plan: how to compute them.
-            out: receives the gradient if it has that dtype.
-            observed: its tensors receive the log-probabilities and weights of the entries.
-
-        Returns:
-            The loss of each sample, with size 1 along the dimension of the classes; the derivative of the sum of all by
-            the logits, times the scale; and the denominator of ``mean``, None if that is the number of samples.
+        Return the losses, with size 1 along the dimension of the classes; the derivative of their sum by the logits,
+        times the scale, in ``out`` if that has its dtype; and the denominator of ``mean``, a number if all samples
+        count alike. The log-probabilities and weights of the entries are written to those of ``observed``.
         """
         dim, probabilities, dtype = min(1, input.dim() - 1), input.shape == target.shape, plan.dtype
         channels_last = input.dim() > 2 and input.stride(1) == 1
@@ -185,12 +171,12 @@ class Softmax(NamedTuple):
                 for tensor in (observed.log_p, observed.weight)
             )
         if not probabilities:
-            ignore, unweighted = self.ignore_index, self.weight is None
-            if plan.read and unweighted and (target.min().item() > ignore or target.max().item() < ignore):
+            ignore = self.ignore_index
+            if plan.read and self.weight is None and not target.min().item() <= ignore <= target.max().item():
                 index = target.long().unsqueeze(dim)
             else:
                 index, ignored, weight = (tensor.unsqueeze(dim) for tensor in self.samples(target, dtype))
-        denominator = None if weight is None else weight.sum()
+        denominator = p.numel() // p.shape[dim] if weight is None else weight.sum()
         if index is not None and self.label_smoothing == 0:
             value = one_class(input, p, dim, index, weight, plan, log_p)
         elif index is not None and self._is_linear(plan.polynomial):

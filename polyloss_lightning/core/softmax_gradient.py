@@ -22,11 +22,6 @@ _TINY = 1e-30  # below it a float32 softmax has few digits
 _SMALL = 1 << 14
 
 
-def _nll(input: Tensor, p: Tensor, dim: int, highest: Tensor) -> Tensor:
-    # -log P = (max x - x) - log max P: neither is large if the logits share an offset.
-    return (input.amax(dim, keepdim=True) - input.to(p.dtype)).sub_(highest.log())
-
-
 def one_class(
     input: Tensor, p: Tensor, dim: int, index: Tensor, weight: Tensor | None, plan: Plan, log_p: Tensor | None
 ) -> Tensor:
@@ -97,7 +92,9 @@ def one_class_smoothed(
 def every_class(input: Tensor, p: Tensor, dim: int, shares: Tensor, plan: Plan, log_p: Tensor | None) -> Tensor:
     """Compute sum_k s_k V(P_k), for the weights s = ``shares`` of all classes."""
     highest, c = p.amax(dim, keepdim=True), None
-    nll, one_minus_p = _nll(input, p, dim, highest), torch.rsub(p, 1)
+    # -log P = (max x - x) - log max P: neither is large if the logits share an offset.
+    nll = (input.amax(dim, keepdim=True) - input.to(p.dtype)).sub_(highest.log())
+    one_minus_p = torch.rsub(p, 1)
     if not plan.read or not highest.max().item() <= 0.5:
         # Digits are lost only where P is above 1/2, in one class c per sample at most: it is treated as in one_class.
         # What is computed for c is right for any class, so if no class of a sample is above 1/2, any will do.
