@@ -83,6 +83,19 @@ def test_nothing_is_compiled_again_while_epsilon_moves(part, backend):
     torch.testing.assert_close(step(compiled), step(plain))
 
 
+def test_code_that_runs_before_and_after_a_loss_is_compiled_at_most_once_for_each():
+    counter, override, counts = CompileCounterWithBackend("eager"), override_losses(), []
+    compiled = torch.compile(nn.Linear(4, 3), backend=counter)
+    input, target = torch.randn(8, 4), torch.arange(8) % 3
+    for _ in range(10):
+        with override.intercepting():
+            first = F.cross_entropy(compiled(input), target)
+            (first + F.cross_entropy(compiled(-input), target)).backward()
+        counts.append(counter.frame_count)
+    assert counts[4:] == counts[-1:] * 6
+    assert counts[-1] <= 2
+
+
 @pytest.mark.skipif(torch.__version__ < (2, 7), reason="wrong gradients on some CPUs, without an override too")
 @pytest.mark.condition("PolyLossOverride", "torch.compile with reduce-overhead")
 def test_it_works_with_reduce_overhead():
