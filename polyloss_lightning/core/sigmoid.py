@@ -1,7 +1,7 @@
 """The sigmoid link: every element of the input is a two-class problem of its own."""
 
 import math
-from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -113,7 +113,8 @@ class Sigmoid(NamedTuple):
     def parts(self, input: Tensor, target: Tensor) -> tuple[Entries, Entries]:
         """Return the positive and the negative entries one by one: compilers cannot fuse them once they are stacked."""
         compute_dtype, dtype = self.check(input, target)
-        q, ignored = cast(tuple[Tensor, Tensor], self._targets(input, target, compute_dtype, True))
+        ignored: Any  # not a cast to tuple[Tensor, Tensor]: torch.compile of torch 2.6 cannot trace the type
+        q, ignored = self._targets(input, target, compute_dtype, True)
         # What is ignored is masked first: after the logarithm, its zero gradient would meet the slope at a NaN logit.
         x, rest = input.to(compute_dtype).masked_fill(ignored, 0), (1 - q).masked_fill(ignored, 0)
         # log sigmoid(x) = min(x, 0) - log(1 + exp(-|x|)) keeps all digits. With `where` instead of min and abs, the
