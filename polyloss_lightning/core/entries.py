@@ -68,7 +68,9 @@ class Observation(NamedTuple):
         classes: class index of each entry, of any shape: for many entries a view that repeats a few numbers, because
             writing one index per entry can take longer than the loss. See :attr:`target`.
         denominator: scalar tensor by which the weighted sum is divided; if it is 0, the mean is NaN.
-        epsilon, gamma, num_terms: those in force, as in :class:`~polyloss_lightning.core.polynomial.Polynomial`.
+        epsilon: the perturbations in force, one per coefficient.
+        gamma: focusing exponent.
+        num_terms: number of terms kept, or None for the whole series.
         focal_base: ``[n]`` the ``1 - Pt`` that is raised to gamma, as in :class:`Entries`.
     """
 
