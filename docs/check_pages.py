@@ -42,7 +42,8 @@ STICKING_OUT = """() => {
 
 SOURCE = ("api/", "examples")  # pages with lines as long as those of the source
 # Code that has to be scrolled although the window is wide.
-CODE_TOO_WIDE = """() => [...document.querySelectorAll('article .highlight pre')]
+# Not what commands print, which scrolls.
+CODE_TOO_WIDE = """() => [...document.querySelectorAll('article :not(.highlight-text) > .highlight pre')]
     .filter(element => element.scrollWidth > element.clientWidth + 1)
     .map(element => element.textContent.split('\\n').reduce((a, b) => a.length < b.length ? b : a).trim())"""
 
