@@ -112,8 +112,9 @@ def value(
     r"""Value :math:`(1-P_t)^\gamma \big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\big)` of each entry.
 
     It is finite if ``log_p`` is, and so are its first two derivatives. ``log_p`` is :math:`\log P_t \le 0`, any shape,
-    float32 or float64. ``focal_base`` is the :math:`1-P_t` that is raised to ``gamma``, and ``one_minus_p`` that of all
-    else, if they are not to be computed from ``log_p``. The other arguments are those of :class:`Polynomial`.
+    float32 or float64. ``focal_base`` is the :math:`1-P_t` that is raised to ``gamma``, and ``one_minus_p`` any other
+    :math:`1-P_t`; both are computed from ``log_p`` if they are None. The other arguments are those of
+    :class:`Polynomial`.
 
     Example:
         >>> value(torch.tensor([0.5]).log(), [1.0])

@@ -141,7 +141,7 @@ class Sigmoid(NamedTuple):
     def _targets(
         self, input: Tensor, target: Tensor, dtype: torch.dtype, may_ignore: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the target of each element, 0 if it is ignored, and which are; None unless any may be ignored."""
+        """Return the target of each element, 0 if it is ignored; and the ignored ones, None unless ``may_ignore``."""
         if not may_ignore and self.target_format == "multi_hot":
             return target.to(dtype), None
         # A scalar of -100 would wrap around to 156 in uint8.

@@ -53,7 +53,7 @@ class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._exponentials: dict[int, str] = {}  # which of them are exponentials, and the message about each
         self._nodes: set[Any] = set()
         self._paused = False
-        # An attribute of its own: torch.compile compiles again if what it reads has changed.
+        # Whether there are losses: a plain attribute, because torch.compile would compile again for each dictionary.
         self.following = False
 
     def add(self, loss: Tensor, *, thoroughly: bool) -> None:

@@ -4,15 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-import lightning.pytorch as pl
-
 Stage: TypeAlias = Literal["train", "val", "test"]
-
-
-def current_stage(trainer: pl.Trainer) -> Stage | None:
-    """Return the stage that is running; None for the sanity check."""
-    stages: dict[str | None, Stage] = {"train": "train", "validate": "val", "test": "test"}
-    return stages.get(trainer.state.stage)
 
 
 def prefix(stage: Stage | Literal[""], path: str, several: bool) -> str:

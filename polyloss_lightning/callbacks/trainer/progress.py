@@ -8,6 +8,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 
 from polyloss_lightning._checks import as_number
+from polyloss_lightning.callbacks.trainer.log_names import Stage
 
 Interval = Literal["step", "epoch"]
 
@@ -67,6 +68,12 @@ def position(trainer: pl.Trainer, interval: Interval) -> int:
     # In manual optimization global_step sums the steps of all optimizers, and may not change for several batches.
     # `processed` is incremented before on_train_batch_end, so it is correct in a checkpoint saved in that hook.
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
+
+
+def current_stage(trainer: pl.Trainer) -> Stage | None:
+    """Return the stage that is running; None for the sanity check."""
+    stages: dict[str | None, Stage] = {"train": "train", "validate": "val", "test": "test"}
+    return stages.get(trainer.state.stage)
 
 
 def in_trained_step(trainer: pl.Trainer) -> bool:
