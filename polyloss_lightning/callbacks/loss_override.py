@@ -13,8 +13,7 @@ from polyloss_lightning._checks import check_choices
 from polyloss_lightning.callbacks.base import Callback
 from polyloss_lightning.callbacks.trainer.log_names import Stage
 from polyloss_lightning.callbacks.trainer.step_wrapper import StepCheck, StepContext, unwrap_step, wrap_step
-from polyloss_lightning.core import Observable
-from polyloss_lightning.interception import CallSite, Elementwise, LossName, LossOverride, OnNothing
+from polyloss_lightning.interception import CallSite, Elementwise, LossName, LossOverride, OnNothing, ReplacedLoss
 from polyloss_lightning.schedules import Schedule
 
 Epsilon: TypeAlias = float | Sequence[float]
@@ -126,8 +125,8 @@ class PolyLossOverride(Callback):
         """The loss calls found in this run, one entry per line of code, with the reason if a call was not replaced."""
         return self._override.call_sites
 
-    def observables(self) -> dict[str, Observable]:
-        """Return an observable for each replaced function, by name, for use by a monitor."""
+    def observables(self) -> dict[str, ReplacedLoss]:
+        """Return the replaced functions by name, for a monitor to observe."""
         prefix = "" if self.name is None else f"{self.name}."
         return {prefix + function: loss for function, loss in self._override.observables().items()}
 

@@ -14,10 +14,15 @@ from polyloss_lightning.callbacks.monitor.observation_collector import Observati
 from polyloss_lightning.callbacks.monitor.run_files import RunFiles
 from polyloss_lightning.callbacks.monitor.sums import PassSums
 from polyloss_lightning.callbacks.monitor.term_log import TermLog
-from polyloss_lightning.callbacks.trainer.find_losses import choose_for, find_callbacks, find_losses, observables
+from polyloss_lightning.callbacks.trainer.find_losses import (
+    Observable,
+    choose_for,
+    find_callbacks,
+    find_losses,
+    observables,
+)
 from polyloss_lightning.callbacks.trainer.log_names import Stage
 from polyloss_lightning.callbacks.trainer.progress import current_stage, in_trained_step, logs_are_due, max_epochs
-from polyloss_lightning.core import Observable
 from polyloss_lightning.metrics import check_sizes, term_names
 
 

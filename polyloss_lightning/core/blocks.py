@@ -39,11 +39,10 @@ def value_and_gradient(
     plan: Plan,
     gradient: Tensor | None,
     observed: Entries | None,
-    size: int,
+    blocks: list[Block],
     values: Tensor | None,
 ) -> tuple[Tensor, Tensor | int]:
     """Return the losses, which are written to ``values``, or if that is None their sum; and the denominator."""
-    blocks = _blocks(input.shape, link.joint_dim(input), size)
     # One vector for all sums: many small tensors that live on would fragment the heap between the blocks.
     sums = torch.empty(len(blocks), dtype=plan.dtype, device=input.device)
     total: Tensor | int = 0
@@ -64,7 +63,7 @@ def value_and_gradient(
     return sums.sum() if values is None else values, total
 
 
-def _blocks(shape: torch.Size, joint_dim: int | None, limit: int) -> list[Block]:
+def cut(shape: torch.Size, joint_dim: int | None, limit: int) -> list[Block]:
     """Return slices of at most ``limit`` elements that cover ``shape``, each with the whole of ``joint_dim``."""
     sizes, cuts = list(shape), [[slice(None)] for _ in shape]
     for dim in range(len(sizes)):

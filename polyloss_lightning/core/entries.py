@@ -1,11 +1,10 @@
 """What a link computes from logits and target, what observers see of it, and the checks that the links share."""
 
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn, Protocol, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from polyloss_lightning.core.polynomial import Polynomial
 
@@ -36,23 +35,14 @@ class Entries(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How to compute a loss and its gradient in closed form.
-
-    Attributes:
-        polynomial: epsilon, gamma and the number of terms.
-        dtype: dtype of the computation.
-        scale: factor of the gradient.
-        read: whether reading a value costs nothing, as on the CPU.
-        hard: whether all targets of a sigmoid loss are known to be 0, 1 or ignored.
-        ignored: whether any target may be ignored.
-    """
+    """How to compute a loss and its gradient in closed form."""
 
     polynomial: Polynomial
-    dtype: torch.dtype
-    scale: float
-    read: bool
-    hard: bool = False
-    ignored: bool = True
+    dtype: torch.dtype  # of the computation
+    scale: float  # factor of the gradient
+    read: bool  # whether reading a value costs nothing, as on the CPU
+    hard: bool = False  # whether all targets of a sigmoid loss are known to be 0, 1 or ignored
+    ignored: bool = True  # whether any target may be ignored
 
 
 class Observation(NamedTuple):
@@ -90,17 +80,6 @@ class Observation(NamedTuple):
 
 
 Observer: TypeAlias = Callable[[Observation], None]
-
-
-class Observable(Protocol):
-    """Anything that can be observed: the loss modules, and what replaces torch's own losses."""
-
-    @property
-    def epsilon(self) -> float | tuple[float, ...]:
-        """The perturbation in force."""
-
-    def register_observer(self, observer: Observer) -> RemovableHandle:
-        """Call ``observer`` after every later evaluation, until the handle is removed."""
 
 
 def observe(entries: Entries, polynomial: Polynomial, reduction: str) -> Observation:

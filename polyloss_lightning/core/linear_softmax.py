@@ -74,7 +74,7 @@ def linear_loss(
     if target.shape == like.shape:
         denominator = target.new_full((), target.shape[0], dtype=compute_dtype)
     else:
-        denominator = link.samples(target, compute_dtype)[2].sum()
+        denominator = link.samples(target, 1, compute_dtype)[2].sum()
     loss: Tensor = _ClosedForm.apply(*layer, target, denominator, options, seen)
     if on_entries is not None and seen is not None:
         on_entries(seen._replace(denominator=denominator))

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils import _python_dispatch
 
-from polyloss_lightning._checks import check_choice
 from polyloss_lightning.core import blocks
 from polyloss_lightning.core.entries import Entries, Plan
 from polyloss_lightning.core.polynomial import Polynomial, value
@@ -17,8 +16,7 @@ from polyloss_lightning.core.softmax import Softmax
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 OnEntries: TypeAlias = Callable[[Entries], None] | None
-_REDUCTIONS = get_args(Reduction)  # outside of the functions, because torch.compile of torch 2.6 cannot trace it
-_CLOSED_FORMS = (Softmax, Sigmoid)
+REDUCTIONS = get_args(Reduction)  # outside of the functions, because torch.compile of torch 2.6 cannot trace it
 # A version of torch without one of these private names takes the formula, which is right everywhere.
 _tracing_state: Callable[[], object] = getattr(torch._C, "_get_tracing_state", lambda: "unknown")
 _in_functorch: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
@@ -35,11 +33,6 @@ class Link(Protocol):
 
     def entries(self, input: Tensor, target: Tensor) -> Entries:
         """Return the log-probability and the weight of each entry."""
-
-
-def check_reduction(reduction: str) -> None:
-    """Raise ``ValueError`` unless ``reduction`` is one of torch's three."""
-    check_choice("reduction", reduction, _REDUCTIONS)
 
 
 def loss(
@@ -85,7 +78,7 @@ def loss(
 def _formula(
     link: Link, input: Tensor, target: Tensor, polynomial: Polynomial, reduction: Reduction, on_entries: OnEntries
 ) -> Tensor:
-    if on_entries is None and isinstance(link, Sigmoid):
+    if on_entries is None and type(link) is Sigmoid:
         parts: Sequence[Entries] = link.parts(input, target)
     else:
         parts = [link.entries(input, target)]
@@ -120,7 +113,7 @@ def has_closed_form(link: Link, input: Tensor, target: Tensor) -> bool:
     (``torch.compile``, ``torch.export``, ``torch.jit``), the transforms of ``torch.func``, forward mode, subclasses of
     tensors, targets, weights or alphas that need a gradient, and empty tensors, of which no maximum exists.
     """
-    if type(link) not in _CLOSED_FORMS or torch.compiler.is_compiling() or _tracing_state() is not None:
+    if type(link) not in (Softmax, Sigmoid) or torch.compiler.is_compiling() or _tracing_state() is not None:
         return False
     if _in_functorch() or getattr(forward_ad, "_current_level", 0) >= 0:
         return False
@@ -155,7 +148,9 @@ class _ClosedForm(torch.autograd.Function):
             if reduction == "none":  # of size 1 along the classes if they share one loss
                 like = input.narrow(dim, 0, 1) if type(link) is Softmax else input
                 values = torch.empty(like.shape, dtype=dtype, device=input.device)
-            value, denominator = blocks.value_and_gradient(link, input, target, plan, gradient, observed, limit, values)
+            joint_dim = dim if type(link) is Softmax or target.dim() < input.dim() else None
+            cuts = blocks.cut(input.shape, joint_dim, limit)
+            value, denominator = blocks.value_and_gradient(link, input, target, plan, gradient, observed, cuts, values)
         if observed is not None:
             observed.denominator.fill_(denominator)
         factor = None  # of the gradient

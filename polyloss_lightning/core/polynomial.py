@@ -91,6 +91,13 @@ def as_gamma(gamma: float) -> float:
     return as_number("gamma", gamma, *["a finite number of at least 0"] * 2, at_least=0)
 
 
+def as_polynomial(epsilon: float | Sequence[float], gamma: float = 0.0, num_terms: int | None = None) -> Polynomial:
+    """Return the polynomial of these numbers; raise if one of them is out of its range."""
+    polynomial = Polynomial(as_epsilon(epsilon), as_gamma(gamma), num_terms)
+    check_num_terms(num_terms, polynomial.epsilon)
+    return polynomial
+
+
 def coefficients(num_terms: int, epsilon: Sequence[float] = ()) -> list[float]:
     r"""Coefficients :math:`1/j + \epsilon_j` of the first ``num_terms`` powers :math:`(1-P_t)^{j+\gamma}`.
 

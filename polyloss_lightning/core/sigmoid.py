@@ -78,10 +78,6 @@ class Sigmoid(NamedTuple):
             compute_dtype = torch.promote_types(compute_dtype, target.dtype)
         return compute_dtype, autocast_dtype(input, dtype)
 
-    def joint_dim(self, input: Tensor) -> int | None:
-        """Return the dimension along which the input must stay in one piece: that of class indices."""
-        return min(1, input.dim() - 1) if self.target_format == "class_index" else None
-
     def temporaries(self, input: Tensor, target: Tensor, plan: Plan) -> int:
         """Return how many tensors of the size of the logits the closed form holds at a time, beside the gradient."""
         held = 4 if plan.hard else 10 + int(target.dtype is not plan.dtype)
@@ -91,9 +87,8 @@ class Sigmoid(NamedTuple):
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "Sigmoid":
         """Return the link of one block of ``input``."""
         options = self._replace(alpha=self._alpha(input))._asdict().items()
-        tensors = {name: option for name, option in options if isinstance(option, Tensor)}
-        blocks: dict[str, Any] = {name: tensor.expand(input.shape)[block] for name, tensor in tensors.items()}
-        return self._replace(**blocks)
+        sliced: Any = {name: each.expand(input.shape)[block] for name, each in options if isinstance(each, Tensor)}
+        return self._replace(**sliced)
 
     def _alpha(self, input: Tensor, dtype: torch.dtype | None = None) -> Tensor | float | None:
         """Return alpha so that it broadcasts to ``input``; None if it weighs nothing."""
@@ -113,7 +108,6 @@ class Sigmoid(NamedTuple):
     def parts(self, input: Tensor, target: Tensor) -> tuple[Entries, Entries]:
         """Return the positive and the negative entries one by one: compilers cannot fuse them once they are stacked."""
         compute_dtype, dtype = self.check(input, target)
-        ignored: Any  # not a cast to tuple[Tensor, Tensor]: torch.compile of torch 2.6 cannot trace the type
         q, ignored = self._targets(input, target, compute_dtype, True)
         # What is ignored is masked first: after the logarithm, its zero gradient would meet the slope at a NaN logit.
         x, rest = input.to(compute_dtype).masked_fill(ignored, 0), (1 - q).masked_fill(ignored, 0)
@@ -138,9 +132,7 @@ class Sigmoid(NamedTuple):
         positive = Entries(logs[0], shares[0], classes[0], denominator, None, dtype, base, n)
         return positive, Entries(logs[1], shares[1], classes[1], denominator, None, dtype, base, p)
 
-    def _targets(
-        self, input: Tensor, target: Tensor, dtype: torch.dtype, may_ignore: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def _targets(self, input: Tensor, target: Tensor, dtype: torch.dtype, may_ignore: bool) -> tuple[Tensor, Any]:
         """Return the target of each element, 0 if it is ignored; and the ignored ones, None unless ``may_ignore``."""
         if not may_ignore and self.target_format == "multi_hot":
             return target.to(dtype), None
@@ -166,10 +158,8 @@ class Sigmoid(NamedTuple):
     def empty_entries(self, input: Tensor, target: Tensor, plan: Plan) -> Entries:
         """Return the entries to be filled in by :meth:`value_and_gradient`: one per element if targets are hard."""
         classes = _classes(input)
-        if plan.hard and _has_classes(input):
-            classes = classes[0]
-        elif plan.hard:  # the class is the target
-            classes = self._targets(input, target, plan.dtype, plan.ignored)[0].long()
+        if plan.hard:  # without classes, the target is the class
+            classes = classes[0] if _has_classes(input) else self._targets(input, target, plan.dtype, True)[0].long()
         log_p, weight, base = (input.new_empty(classes.shape, dtype=plan.dtype) for _ in range(3))
         focal = self.alpha is not None and plan.polynomial.gamma != 0 and not plan.hard
         return Entries(log_p, weight, classes, log_p.new_empty(()), None, plan.dtype, base if focal else None)
@@ -225,12 +215,10 @@ def _has_classes(input: Tensor) -> bool:
 
 def _classes(input: Tensor) -> Tensor:
     """Return the class index of the two entries of each element."""
-    if not _has_classes(input):
-        # not torch.tensor([1, 0]), whose copy from the host waits for the device
-        classes = torch.arange(1, -1, -1, device=input.device).view(2, *[1] * input.dim())
-    else:
-        classes = view_along(torch.arange(input.shape[1], device=input.device), input, 1)
-    return classes.expand(2, *input.shape)
+    if _has_classes(input):
+        return view_along(torch.arange(input.shape[1], device=input.device), input, 1).expand(2, *input.shape)
+    # not torch.tensor([1, 0]), whose copy from the host waits for the device
+    return torch.arange(1, -1, -1, device=input.device).view(2, *[1] * input.dim()).expand(2, *input.shape)
 
 
 def _check_broadcast(name: str, weight: Tensor | None, input: Tensor) -> None:

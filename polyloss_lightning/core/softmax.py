@@ -64,10 +64,6 @@ class Softmax(NamedTuple):
             dtype = dtype if self.weight is None else torch.promote_types(dtype, self.weight.dtype)
         return compute_dtype, dtype if dtype is torch.float32 else autocast_dtype(input, dtype)
 
-    def joint_dim(self, input: Tensor) -> int | None:
-        """Return the dimension along which the logits must stay in one piece: that of the classes."""
-        return min(1, input.dim() - 1)
-
     def temporaries(self, input: Tensor, target: Tensor, plan: Plan) -> int:
         """Return how many tensors of the size of the logits the closed form holds at a time, beside the gradient."""
         half = int(input.dtype is not plan.dtype)
@@ -85,7 +81,7 @@ class Softmax(NamedTuple):
         return self
 
     def entries(self, input: Tensor, target: Tensor) -> Entries:
-        """Return the log-probability and the weight of each entry; shapes as in torch's loss, see :meth:`check`."""
+        """Return the log-probability and the weight of each entry, with size 1 along the classes if one counts."""
         compute_dtype, dtype = self.check(input, target)
         dim, probabilities = min(1, input.dim() - 1), input.shape == target.shape
         one_minus_p = index = ignored = None
@@ -97,33 +93,27 @@ class Softmax(NamedTuple):
         if probabilities:
             denominator = log_p.new_full((), input.numel() / max(input.shape[dim], 1))
         else:
-            index, ignored, weight = self.samples(target, compute_dtype)
+            index, ignored, weight = self.samples(target, dim, compute_dtype)
             denominator = weight.sum()
             if self.label_smoothing == 0:
-                log_pt = log_p.gather(dim, index.unsqueeze(dim)).squeeze(dim).masked_fill(ignored, 0)
-                return Entries(log_pt, weight, index, denominator, None, dtype)
-            log_p = log_p.masked_fill(ignored.unsqueeze(dim), 0)
-            index, ignored = index.unsqueeze(dim), ignored.unsqueeze(dim)
+                log_pt = log_p.gather(dim, index).masked_fill(ignored, 0)
+                return Entries(log_pt, weight, index, denominator, dim, dtype)
+            log_p = log_p.masked_fill(ignored, 0)
         shares = self._shares(log_p, target, index, ignored, dim)
-        if probabilities or self.weight is not None:  # otherwise every class has a weight
-            log_p = drop_impossible(log_p, shares)
-        classes = view_along(torch.arange(input.shape[dim], device=input.device), input, dim).expand_as(log_p)
-        return Entries(log_p, shares, classes, denominator, dim, dtype, one_minus_p=one_minus_p)
+        log_p = drop_impossible(log_p, shares)
+        return Entries(log_p, shares, _classes(input, dim), denominator, dim, dtype, one_minus_p=one_minus_p)
 
     def empty_entries(self, input: Tensor, target: Tensor, plan: Plan) -> Entries:
         """Return entries with the shapes of :meth:`entries`, to be filled in by :meth:`value_and_gradient`."""
         dim, dtype = min(1, input.dim() - 1), plan.dtype
-        if input.shape != target.shape and self.label_smoothing == 0:
-            class_dim, index = None, self.samples(target, dtype)[0]
-        else:
-            classes = torch.arange(input.shape[dim], device=input.device)
-            class_dim, index = dim, view_along(classes, input, dim).expand_as(input)
+        one_class = input.shape != target.shape and self.label_smoothing == 0
+        index = self.samples(target, dim, dtype)[0] if one_class else _classes(input, dim)
         log_p, weight = (input.new_empty(index.shape, dtype=dtype) for _ in range(2))
-        return Entries(log_p, weight, index, log_p.new_empty(()), class_dim, dtype)
+        return Entries(log_p, weight, index, log_p.new_empty(()), dim, dtype)
 
-    def samples(self, target: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the class index of each sample, whether it is ignored, and its weight."""
-        target = target.long()
+    def samples(self, target: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the class index of each sample, whether it is ignored, and its weight, with size 1 along ``dim``."""
+        target = target.long().unsqueeze(dim)
         ignored = target == self.ignore_index
         index = target.masked_fill(ignored, 0)
         if self.weight is None:
@@ -157,25 +147,20 @@ class Softmax(NamedTuple):
         """
         dim, probabilities, dtype = min(1, input.dim() - 1), input.shape == target.shape, plan.dtype
         channels_last = input.dim() > 2 and input.stride(1) == 1
+        log_p, shares = (None, None) if observed is None else (observed.log_p, observed.weight)
         if channels_last:  # over the last dimension, torch computes a softmax without rearranging the logits
             input, dim = input.movedim(1, -1), input.dim() - 1
             target = target.movedim(1, -1) if probabilities else target
-            out = None if out is None else out.movedim(1, -1)
+            out, log_p, shares = (None if each is None else each.movedim(1, -1) for each in (out, log_p, shares))
         in_place = out is not None and out.is_contiguous() and out.dtype == input.dtype == dtype
         p = torch.softmax(input, dim, out=out) if in_place else torch.softmax(input, dim, dtype)
-        index = ignored = weight = log_p = shares = None
-        if observed is not None:
-            own = observed.class_dim
-            log_p, shares = (
-                tensor.unsqueeze(dim) if own is None else tensor.movedim(own, dim)
-                for tensor in (observed.log_p, observed.weight)
-            )
+        index = ignored = weight = None
         if not probabilities:
             ignore = self.ignore_index
             if plan.read and self.weight is None and not target.min().item() <= ignore <= target.max().item():
                 index = target.long().unsqueeze(dim)
             else:
-                index, ignored, weight = (tensor.unsqueeze(dim) for tensor in self.samples(target, dtype))
+                index, ignored, weight = self.samples(target, dim, dtype)
         denominator = p.numel() // p.shape[dim] if weight is None else weight.sum()
         if index is not None and self.label_smoothing == 0:
             value = one_class(input, p, dim, index, weight, plan, log_p)
@@ -194,6 +179,10 @@ class Softmax(NamedTuple):
         if channels_last:
             value, p = value.movedim(-1, 1), p.movedim(-1, 1)
         return value, p, denominator
+
+
+def _classes(input: Tensor, dim: int) -> Tensor:
+    return view_along(torch.arange(input.shape[dim], device=input.device), input, dim).expand_as(input)
 
 
 def exact_log_softmax(input: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

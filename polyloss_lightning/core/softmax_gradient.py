@@ -79,12 +79,9 @@ def one_class_smoothed(
             shares.mul_(counted)
     value = own * (gap + lowest_nll + epsilon * (1 - p_t))
     value += spread * (gaps + num_classes * lowest_nll + epsilon * (num_classes - 1))
-    slope = (own * scale) * (1 + epsilon * p_t)
-    total: Tensor | float = smoothing * scale
-    each: Tensor | float = spread * scale
-    if counted is not None:
-        slope, total, each = slope * counted, counted * total, counted * each
-    p.mul_(slope + total).sub_(each)  # dx_k = P_k (own A_t + C spread) - spread, k != t
+    factor = scale if counted is None else scale * counted
+    slope = (own * factor) * (1 + epsilon * p_t)
+    p.mul_(slope + smoothing * factor).sub_(spread * factor)  # dx_k = P_k (own A_t + C spread) - spread, k != t
     p.scatter_add_(dim, index, slope.neg_())  # dx_t is less by own A_t
     return value
 

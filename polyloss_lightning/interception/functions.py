@@ -53,9 +53,9 @@ class LogProbability(NamedTuple):
         """Return one entry per sample."""
         dim = min(1, input.dim() - 1)
         log_p = input.to(torch.promote_types(input.dtype, torch.float32))
-        index, ignored, weight = Softmax(self.weight, self.ignore_index).samples(target, log_p.dtype)
-        log_p = log_p.gather(dim, index.unsqueeze(dim)).squeeze(dim).masked_fill(ignored, 0)
-        return Entries(log_p, weight, index, weight.sum(), None, autocast_dtype(input, input.dtype))
+        index, ignored, weight = Softmax(self.weight, self.ignore_index).samples(target, dim, log_p.dtype)
+        log_p = log_p.gather(dim, index).masked_fill(ignored, 0)
+        return Entries(log_p, weight, index, weight.sum(), dim, autocast_dtype(input, input.dtype))
 
 
 def check_losses(losses: object) -> tuple[LossName, ...]:

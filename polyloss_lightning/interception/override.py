@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from polyloss_lightning._checks import check_choice
-from polyloss_lightning.core import Observable, Observer, polynomial
+from polyloss_lightning.core import Observer, polynomial
 from polyloss_lightning.interception.call_sites import CallSite, table
 from polyloss_lightning.interception.exponentials import LossOverrideError
 from polyloss_lightning.interception.functions import LossName, check_losses
@@ -64,9 +64,9 @@ class LossOverride:
         """:attr:`call_sites` as text."""
         return table(self.call_sites)
 
-    def observables(self) -> dict[str, Observable]:
-        """Return an observable for each function that is replaced, by name."""
-        return {name: _ReplacedLoss(self, name) for name in self._mode.losses}
+    def observables(self) -> dict[str, "ReplacedLoss"]:
+        """Return the functions that are replaced, by name; each can be observed."""
+        return {name: ReplacedLoss(self, name) for name in self._mode.losses}
 
     @property
     def observed(self) -> bool:
@@ -127,17 +127,19 @@ class LossOverride:
             self.check()
 
 
-class _ReplacedLoss(NamedTuple):
-    """One of the functions that an override replaces, as an observable."""
+class ReplacedLoss(NamedTuple):
+    """One of the functions that an override replaces, which can be observed as a loss module can."""
 
     override: LossOverride
     name: str
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:
+        """The perturbation in force."""
         return self.override.epsilon
 
     def register_observer(self, observer: Observer) -> RemovableHandle:
+        """Call ``observer`` after every later call of the function, until the handle is removed."""
         observers = self.override._mode.observers
         handle = RemovableHandle(observers)
         observers[handle.id] = (self.name, observer)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from polyloss_lightning._checks import check_choice
 from polyloss_lightning.core import Entries, Observer, Polynomial, Reduction, Sigmoid, Softmax
 from polyloss_lightning.core.entries import observe
-from polyloss_lightning.core.loss import check_reduction, loss
-from polyloss_lightning.core.polynomial import as_epsilon, as_gamma, check_num_terms, warn_of_sign_flip
+from polyloss_lightning.core.loss import REDUCTIONS, loss
+from polyloss_lightning.core.polynomial import as_epsilon, check_num_terms, warn_of_sign_flip
 
 
 class PolyLoss(nn.Module):
@@ -92,7 +93,7 @@ class PolyLoss(nn.Module):
 
     @reduction.setter
     def reduction(self, reduction: Reduction) -> None:
-        check_reduction(reduction)
+        check_choice("reduction", reduction, REDUCTIONS)
         self._reduction = reduction
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
@@ -178,19 +179,11 @@ class PolyLoss(nn.Module):
 
 
 def checked_loss(
-    link: Softmax | Sigmoid,
-    input: Tensor,
-    target: Tensor,
-    reduction: Reduction,
-    epsilon: float | Sequence[float],
-    gamma: float,
-    num_terms: int | None,
+    link: Softmax | Sigmoid, input: Tensor, target: Tensor, polynomial: Polynomial, reduction: Reduction
 ) -> Tensor:
     """Return the loss, after checking the options that a loss module checks at construction."""
     link.check_options()
-    check_reduction(reduction)
-    polynomial = Polynomial(as_epsilon(epsilon), as_gamma(gamma), num_terms)
-    check_num_terms(num_terms, polynomial.epsilon)
+    check_choice("reduction", reduction, REDUCTIONS)
     return loss(link, input, target, polynomial, reduction)
 
 
@@ -206,9 +199,7 @@ def weight_tensor(
 ) -> Tensor | None:
     """Return ``weight`` as a floating-point tensor of its own, of shape ``(C)`` if ``per_class``; None if it is None.
 
-    Raises:
-        TypeError: if it is neither a tensor nor a sequence of numbers.
-        ValueError: if it has an entry that is not in the range from 0 to ``at_most``, or another shape.
+    Raise ``TypeError`` or ``ValueError`` unless it holds numbers in the range from 0 to ``at_most``.
     """
     if weight is None:
         return None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from polyloss_lightning.core import Reduction, Sigmoid
+from polyloss_lightning.core import Reduction, Sigmoid, as_polynomial
 from polyloss_lightning.losses.base import PolyLoss, checked_loss, weight_tensor
 
 
@@ -19,9 +19,7 @@ def poly1_binary_cross_entropy_with_logits(
     pos_weight: Tensor | None = None,
     num_terms: int | None = None,
 ) -> Tensor:
-    """Poly-1 binary cross-entropy; formula, arguments, shapes and errors are those of :class:`Poly1BCEWithLogitsLoss`.
-
-    It stays finite if a negative has a logit of ``-inf``. Weights must be tensors.
+    """Poly-1 binary cross-entropy; all is as in :class:`Poly1BCEWithLogitsLoss`, except that weights must be tensors.
 
     Example:
         >>> import torch
@@ -30,7 +28,7 @@ def poly1_binary_cross_entropy_with_logits(
         tensor([0.2461, 0.5822, 1.1931])
     """
     link = Sigmoid(weight, pos_weight, ignore_index)
-    return checked_loss(link, input, target, reduction, epsilon, 0.0, num_terms)
+    return checked_loss(link, input, target, as_polynomial(epsilon, num_terms=num_terms), reduction)
 
 
 class Poly1BCEWithLogitsLoss(PolyLoss):
@@ -53,7 +51,7 @@ class Poly1BCEWithLogitsLoss(PolyLoss):
         num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
 
     Shape:
-        - input: any. Half precision is computed in float32.
+        - input: any; the logit of a negative may be ``-inf``. Half precision is computed in float32.
         - target: probability of the positive for each element, shaped as the input; integers and booleans count as 0
           and 1.
         - output: a scalar, or for ``"none"`` the shape of the input.

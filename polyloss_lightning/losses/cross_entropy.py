@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from polyloss_lightning.core import Reduction, Softmax
+from polyloss_lightning.core import Reduction, Softmax, as_polynomial
 from polyloss_lightning.losses.base import PolyLoss, checked_loss, weight_tensor
 
 
@@ -19,9 +19,7 @@ def poly1_cross_entropy(
     label_smoothing: float = 0.0,
     num_terms: int | None = None,
 ) -> Tensor:
-    """Poly-1 cross-entropy; formula, arguments, shapes and errors are those of :class:`Poly1CrossEntropyLoss`.
-
-    A weight must be a tensor.
+    """Poly-1 cross-entropy; all is as in :class:`Poly1CrossEntropyLoss`, except that a weight must be a tensor.
 
     Example:
         >>> import torch
@@ -30,7 +28,7 @@ def poly1_cross_entropy(
         tensor([0.4823, 0.0736])
     """
     link = Softmax(weight, ignore_index, label_smoothing)
-    return checked_loss(link, input, target, reduction, epsilon, 0.0, num_terms)
+    return checked_loss(link, input, target, as_polynomial(epsilon, num_terms=num_terms), reduction)
 
 
 class Poly1CrossEntropyLoss(PolyLoss):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from polyloss_lightning.core import Reduction, Softmax
+from polyloss_lightning.core import Reduction, Softmax, as_polynomial
 from polyloss_lightning.core.polynomial import as_gamma
 from polyloss_lightning.losses.base import PolyLoss, checked_loss, weight_tensor
 
@@ -21,9 +21,7 @@ def poly1_focal_loss(
     label_smoothing: float = 0.0,
     num_terms: int | None = None,
 ) -> Tensor:
-    """Poly-1 softmax focal loss; formula, arguments, shapes and errors are those of :class:`Poly1FocalLoss`.
-
-    A weight must be a tensor.
+    """Poly-1 softmax focal loss; all is as in :class:`Poly1FocalLoss`, except that a weight must be a tensor.
 
     Example:
         >>> import torch
@@ -32,7 +30,7 @@ def poly1_focal_loss(
         tensor([0.0080, 0.1752])
     """
     link = Softmax(weight, ignore_index, label_smoothing)
-    return checked_loss(link, input, target, reduction, epsilon, gamma, num_terms)
+    return checked_loss(link, input, target, as_polynomial(epsilon, gamma, num_terms), reduction)
 
 
 class Poly1FocalLoss(PolyLoss):

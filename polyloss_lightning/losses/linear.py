@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from polyloss_lightning.core import Entries, Polynomial, Reduction, Softmax
+from polyloss_lightning._checks import check_choice
+from polyloss_lightning.core import Entries, Polynomial, Reduction, Softmax, as_polynomial
 from polyloss_lightning.core.linear_softmax import linear_loss, logits
-from polyloss_lightning.core.loss import check_reduction, loss
-from polyloss_lightning.core.polynomial import as_epsilon, check_num_terms
+from polyloss_lightning.core.loss import REDUCTIONS, loss
 from polyloss_lightning.losses.cross_entropy import Poly1CrossEntropyLoss
 
 
@@ -53,9 +53,8 @@ def poly1_linear_cross_entropy(
     """
     link = Softmax(weight, ignore_index, label_smoothing)
     link.check_options()
-    check_reduction(reduction)
-    polynomial = Polynomial(as_epsilon(epsilon), num_terms=num_terms)
-    check_num_terms(num_terms, polynomial.epsilon)
+    check_choice("reduction", reduction, REDUCTIONS)
+    polynomial = as_polynomial(epsilon, num_terms=num_terms)
     return linear_loss(link, input, linear_weight, target, linear_bias, polynomial, reduction)
 
 

@@ -1,12 +1,11 @@
 """Poly-1 sigmoid focal loss, as a function and as a module."""
 
 from collections.abc import Sequence
-from numbers import Real
 
 from torch import Tensor
 
-from polyloss_lightning._checks import as_number
-from polyloss_lightning.core import Reduction, Sigmoid, TargetFormat
+from polyloss_lightning._checks import as_number, as_numbers
+from polyloss_lightning.core import Reduction, Sigmoid, TargetFormat, as_polynomial
 from polyloss_lightning.core.polynomial import as_gamma
 from polyloss_lightning.losses.base import PolyLoss, checked_loss, weight_tensor
 
@@ -24,9 +23,7 @@ def poly1_sigmoid_focal_loss(
     target_format: TargetFormat = "multi_hot",
     num_terms: int | None = None,
 ) -> Tensor:
-    """Poly-1 sigmoid focal loss; formula, arguments, shapes and errors are those of :class:`Poly1SigmoidFocalLoss`.
-
-    A weight, or an alpha per class, must be a tensor.
+    """Poly-1 sigmoid focal loss; all is as in :class:`Poly1SigmoidFocalLoss`, except that weights must be tensors.
 
     Example:
         >>> import torch
@@ -35,7 +32,7 @@ def poly1_sigmoid_focal_loss(
         tensor([0.0009, 0.0316, 0.1491])
     """
     link = Sigmoid(weight, None, ignore_index, _as_alpha(alpha), target_format)
-    return checked_loss(link, input, target, reduction, epsilon, gamma, num_terms)
+    return checked_loss(link, input, target, as_polynomial(epsilon, gamma, num_terms), reduction)
 
 
 class Poly1SigmoidFocalLoss(PolyLoss):
@@ -103,9 +100,8 @@ class Poly1SigmoidFocalLoss(PolyLoss):
     ) -> None:
         super().__init__(epsilon, reduction=reduction, num_terms=num_terms)
         self.register_buffer("weight", weight_tensor(weight, "weight"), persistent=False)
-        # A sequence may be a string, which has letters, or hold booleans, which have a value.
-        if isinstance(alpha, Sequence) and any(isinstance(a, bool) or not isinstance(a, Real) for a in alpha):
-            raise TypeError(f"`alpha` must be a number or hold one in [0, 1] for each class, got {alpha!r}")
+        if isinstance(alpha, Sequence):
+            alpha = as_numbers("alpha", alpha, "a number, or a sequence of one number per class")
         if isinstance(alpha, (Tensor, Sequence)):
             self.register_buffer("alpha", weight_tensor(alpha, "alpha", per_class=True, at_most=1), persistent=False)
         else:

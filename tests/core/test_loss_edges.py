@@ -190,7 +190,7 @@ def test_blocks_are_within_the_limit_and_hold_every_element_once(shape, limit, j
     assume(0 not in shape)
     input = torch.zeros(shape)
     joint_dim = None if joint_dim is None or joint_dim >= len(shape) else joint_dim
-    cuts = blocks._blocks(input.shape, joint_dim, limit)
+    cuts = blocks.cut(input.shape, joint_dim, limit)
     whole = 1 if joint_dim is None else shape[joint_dim]
     for block in cuts:
         input[block] += 1

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from polyloss_lightning.core import Entries, Polynomial
-from polyloss_lightning.core.loss import check_reduction
 from polyloss_lightning.core.loss import reduce as reduce_entries
 
 
@@ -51,14 +50,3 @@ def test_nothing_that_counts_is_nan_for_mean_and_zero_for_sum():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_the_loss_has_the_dtype_that_the_link_names(reduction, dtype):
     assert reduce(entries(WEIGHT, dtype=dtype), reduction).dtype == dtype
-
-
-@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_reductions_of_torch_are_taken(reduction):
-    check_reduction(reduction)
-
-
-@pytest.mark.parametrize("reduction", ["average", "", None, 1])
-def test_other_reductions_are_refused_by_name(reduction):
-    with pytest.raises(ValueError, match=rf"`reduction` must be one of .*'none', 'mean', 'sum'.* got {reduction!r}"):
-        check_reduction(reduction)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import lightning.pytorch as pl
 
 from polyloss_lightning._class_groups import head_middle_tail
-from polyloss_lightning.core import Observable
+from polyloss_lightning.callbacks.trainer.find_losses import Observable
 from polyloss_lightning.losses import Poly1CrossEntropyLoss, Poly1FocalLoss
 
 Vectors: TypeAlias = dict[str, list[float]]  # of PolynomialTerms, such as class_pt

@@ -6,7 +6,8 @@ from typing import Literal, TypeAlias
 
 from torch.utils.hooks import RemovableHandle
 
-from polyloss_lightning.core import Observable, Observation
+from polyloss_lightning.callbacks.trainer.find_losses import Observable
+from polyloss_lightning.core import Observation
 
 Seen: TypeAlias = list[tuple[str, Observation]]
 

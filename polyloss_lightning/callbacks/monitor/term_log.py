@@ -9,8 +9,9 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
 from polyloss_lightning.callbacks.monitor.class_values import check_classes, class_values, counts_seen
+from polyloss_lightning.callbacks.trainer.find_losses import Observable
 from polyloss_lightning.callbacks.trainer.log_names import Stage, epsilon_values, prefix
-from polyloss_lightning.core import Observable, polynomial
+from polyloss_lightning.core import polynomial
 from polyloss_lightning.metrics import term_names, term_values
 from polyloss_lightning.record import ClassRecord, EpochRecord
 

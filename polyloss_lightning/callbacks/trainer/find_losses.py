@@ -6,11 +6,12 @@ from typing import TypeAlias, TypeVar
 import lightning.pytorch as pl
 
 from polyloss_lightning.callbacks.loss_override import PolyLossOverride
-from polyloss_lightning.core import Observable
+from polyloss_lightning.interception import ReplacedLoss
 from polyloss_lightning.interception.scope import without_wrappers
 from polyloss_lightning.losses import PolyLoss
 
 Loss: TypeAlias = PolyLoss | PolyLossOverride
+Observable: TypeAlias = PolyLoss | ReplacedLoss  # has an epsilon and can be observed
 _C = TypeVar("_C", bound=pl.Callback)
 _L = TypeVar("_L")
 
