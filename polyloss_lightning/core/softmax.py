@@ -81,7 +81,7 @@ class Softmax(NamedTuple):
         return self
 
     def entries(self, input: Tensor, target: Tensor) -> Entries:
-        """Return the log-probability and the weight of each entry, with size 1 along the classes if one counts."""
+        """Return the entries, one per class or, with size 1 along the classes, one per sample."""
         compute_dtype, dtype = self.check(input, target)
         dim, probabilities = min(1, input.dim() - 1), input.shape == target.shape
         one_minus_p = index = ignored = None
