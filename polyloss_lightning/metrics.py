@@ -46,7 +46,7 @@ def term_sums(observation: Observation, num_terms: int, num_classes: int | None 
     Returns:
         A vector in the layout of :func:`zero_sums`, for :func:`term_values`.
     """
-    # Of a DTensor (tensor parallel), every process takes the whole.
+    # Of a DTensor (tensor parallelism), every process takes the full tensor.
     observation = Observation._make(map(_whole, observation))
     epsilon, gamma, kept = observation.epsilon, observation.gamma, observation.num_terms
     weight, focal_base = observation.weight, observation.focal_base

@@ -268,4 +268,4 @@ class EpsilonScheduler(Callback):
 
 
 def _add_epsilon(module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
-    state_dict[f"{prefix}epsilon"] = torch.tensor(module.epsilon, dtype=torch.float64)
+    state_dict[f"{prefix}_polyloss_epsilon"] = torch.tensor(module.epsilon, dtype=torch.float64)

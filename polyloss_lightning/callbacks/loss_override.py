@@ -38,8 +38,8 @@ class PolyLossOverride(Callback):
     After the first training step, Lightning's log shows a table of the loss calls that were found, whether each was
     replaced, and if not, why. The table is logged again at the end of an epoch that found more calls. If no call was
     replaced in the first step, the run ends with an error. It also ends with an error if the loss of a step is computed
-    from an exponential of a replaced loss, as in a focal loss with ``pt = exp(-ce)``. Whatever else the module computes
-    from a replaced loss, such as a perplexity, is that of the replaced loss.
+    from an exponential of a replaced loss, as in a focal loss with ``pt = exp(-ce)``. Other values that the module
+    computes from a replaced loss, such as a perplexity, come from the Poly loss, not from torch's.
 
     The module itself is not changed: its methods, hooks and ``state_dict`` stay the same, even during the run. If
     several overrides cover the same call, the last one in the list of callbacks applies.

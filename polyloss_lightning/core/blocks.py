@@ -11,18 +11,18 @@ from polyloss_lightning.core.entries import Entries, Plan
 
 Block: TypeAlias = tuple[slice, ...]
 
-# Elements of the logits to process at a time, at least: few enough to save memory and to stay in the cache, and many
-# enough that the cost of starting an operation (some 5 microseconds on a CPU) is small.
+# Minimum number of elements in a block: few enough to save memory and to stay in the cache, and many enough that the
+# cost of starting an operation (some 5 microseconds on a CPU) is small.
 SMALLEST = 1 << 14
-_CACHE = 1 << 21  # bytes; of more, glibc's allocator returns the pages after each block
+_CACHE = 1 << 21  # bytes; glibc returns larger allocations to the system after each block
 _ON_DEVICES = 1 << 22  # a guess: not measured on a GPU yet
 
 
 def limit(input: Tensor, temporary_bytes: int) -> int | None:
     """Return how many elements of ``input`` to process at a time; None for all.
 
-    The temporaries of a block, ``temporary_bytes`` per element, are to hold no more than an eighth of the bytes of the
-    logits, and no more than fits into the cache.
+    On a CPU, the temporaries of a block (``temporary_bytes`` per element) take at most an eighth of the memory of the
+    logits and fit into the cache, unless the block would then have fewer than ``SMALLEST`` elements.
     """
     if temporary_bytes == 0:
         return None
@@ -43,7 +43,7 @@ def value_and_gradient(
     values: Tensor | None,
 ) -> tuple[Tensor, Tensor | int]:
     """Return the losses, which are written to ``values``, or if that is None their sum; and the denominator."""
-    # One vector for all sums: many small tensors that live on would fragment the heap between the blocks.
+    # One vector for all sums: one small tensor kept per block would fragment the heap.
     sums = torch.empty(len(blocks), dtype=plan.dtype, device=input.device)
     total: Tensor | int = 0
     for i, block in enumerate(blocks):
@@ -78,7 +78,7 @@ def _slice(tensor: Tensor, input: Tensor, block: Block) -> Tensor:
     """Slice ``tensor``, which has the dimensions of ``input``, one more in front, or all but that of the classes."""
     if tensor.dim() > input.dim():
         return tensor[(slice(None), *block)]
-    return tensor[block if tensor.dim() == input.dim() else (block[0], *block[2:])]
+    return tensor[block if tensor.dim() == input.dim() else (*block[:1], *block[2:])[: tensor.dim()]]
 
 
 def _slice_entries(entries: Entries, input: Tensor, block: Block) -> Entries:

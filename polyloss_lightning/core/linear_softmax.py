@@ -170,8 +170,9 @@ class _ClosedForm(torch.autograd.Function):
         input, weight, bias, target, factor, *gradients = ctx.saved_tensors
         layer, options = (input, weight, bias), ctx.options
         needed: tuple[bool, ...] = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():  # this backward is to be differentiated itself
-            with _without_autocast(input):
+        # This backward is to be differentiated itself, or is called for several gradients at once.
+        if torch.is_grad_enabled() or losses.in_functorch() or losses.is_batched(grad):
+            with _without_autocast(input), torch.enable_grad():
                 return *_differentiable_gradients(layer, needed, target, options, grad), *[None] * 4
         if options.reduction == "none":
             with _without_autocast(input):
@@ -259,7 +260,7 @@ def _to_gradient(
 ) -> Tensor:
     """Return the loss of each row, and overwrite the logits with its gradient."""
     link, polynomial, _, _, dtype = options
-    # Reading a value costs nothing on the CPU, unless the operations are being recorded.
+    # On the CPU a value can be read without waiting, but not while a dispatch mode may record the operations.
     plan = Plan(polynomial, dtype, 1.0, logits.is_cpu and not is_in_torch_dispatch_mode())
     values = []
     for rows in _blocks(logits, target, link, plan):

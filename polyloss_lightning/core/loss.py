@@ -17,14 +17,18 @@ from polyloss_lightning.core.softmax import Softmax
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 OnEntries: TypeAlias = Callable[[Entries], None] | None
 REDUCTIONS = get_args(Reduction)  # outside of the functions, because torch.compile of torch 2.6 cannot trace it
-# A version of torch without one of these private names takes the formula, which is right everywhere.
+# If torch lacks one of these private names, the formula is used, which is always right.
 _tracing_state: Callable[[], object] = getattr(torch._C, "_get_tracing_state", lambda: "unknown")
-_in_functorch: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
-# Without this one no value is read, as if a mode saw every operation.
+in_functorch: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+# If this one is missing, no value is read, as under a dispatch mode.
 is_in_torch_dispatch_mode: Callable[[], bool] = getattr(_python_dispatch, "is_in_torch_dispatch_mode", lambda: True)
-# Without this one the gradient is multiplied out of place, which takes twice the memory.
+# If this one is missing, the gradient is multiplied out of place, which takes twice the memory.
 keeps_graph: Callable[[], bool] = getattr(
     getattr(torch._C, "_autograd", None), "_get_current_graph_task_keep_graph", lambda: True
+)
+# If this one is missing, a backward pass for a batch of gradients (`is_grads_batched`) fails.
+is_batched: Callable[[Tensor], bool] = getattr(
+    getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", lambda grad: False
 )
 
 
@@ -59,7 +63,7 @@ def loss(
             return _formula(link, input, target, polynomial, reduction, on_entries)
     closed: Any = link
     compute_dtype, dtype = closed.check(input, target)
-    # Reading a value costs nothing on the CPU, unless the operations are being recorded.
+    # On the CPU a value can be read without waiting, but not while a dispatch mode may record the operations.
     read = input.is_cpu and not is_in_torch_dispatch_mode()
     count, hard, ignored = input.numel(), False, True
     if type(link) is Softmax:  # one loss per sample, otherwise one per element
@@ -78,10 +82,7 @@ def loss(
 def _formula(
     link: Link, input: Tensor, target: Tensor, polynomial: Polynomial, reduction: Reduction, on_entries: OnEntries
 ) -> Tensor:
-    if on_entries is None and type(link) is Sigmoid:
-        parts: Sequence[Entries] = link.parts(input, target)
-    else:
-        parts = [link.entries(input, target)]
+    parts = link.parts(input, target) if on_entries is None and type(link) is Sigmoid else [link.entries(input, target)]
     if on_entries is not None:
         on_entries(parts[0])
     return reduce(parts, polynomial, reduction)
@@ -115,14 +116,14 @@ def has_closed_form(link: Link, input: Tensor, target: Tensor) -> bool:
     """
     if type(link) not in (Softmax, Sigmoid) or torch.compiler.is_compiling() or _tracing_state() is not None:
         return False
-    if _in_functorch() or getattr(forward_ad, "_current_level", 0) >= 0:
+    if in_functorch() or getattr(forward_ad, "_current_level", 0) >= 0:
         return False
     if type(input) not in (Tensor, torch.nn.Parameter) or type(target) is not Tensor:
         return False
     for other in (target, *cast(tuple[Any, ...], link)):
         if isinstance(other, Tensor) and (other.requires_grad or type(other) is not Tensor):
             return False
-    return input.numel() > 0 and not target.is_inference()  # which autograd refuses to save
+    return input.numel() > 0 and not target.is_inference()  # autograd cannot save inference tensors
 
 
 class _ClosedForm(torch.autograd.Function):
@@ -134,7 +135,7 @@ class _ClosedForm(torch.autograd.Function):
     ) -> Tensor:
         dtype, dim, limit = plan.dtype, min(1, input.dim() - 1), None
         differentiable: bool = ctx.needs_input_grad[0]
-        # A float16 would lose what a GradScaler is there to keep.
+        # In float16, small gradients would underflow before the factor of a GradScaler reaches them.
         gradient_dtype = dtype if input.dtype is torch.float16 else input.dtype
         if input.numel() >= 8 * blocks.SMALLEST:
             temporaries = link.temporaries(input, target, plan) + (not differentiable)
@@ -179,7 +180,7 @@ class _ClosedForm(torch.autograd.Function):
             grad = grad * factor
         elif ctx.reduction == "none" and type(ctx.link) is Softmax:
             grad = grad.unsqueeze(min(1, grad.dim()))
-        if keeps_graph():  # for another backward pass
+        if keeps_graph() or in_functorch() or is_batched(grad):  # for another backward pass, or several at once
             gradient = gradient * grad
         elif grad.dim() > 0 or not grad.is_cpu or is_in_torch_dispatch_mode() or grad.item() != 1:
             gradient.mul_(grad)

@@ -8,13 +8,12 @@ r"""The polynomial family that every loss belongs to; it contains gamma and the 
 
 import warnings
 from collections.abc import Sequence
-from numbers import Integral
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from polyloss_lightning._checks import as_number
+from polyloss_lightning._checks import as_number, check_integer
 
 _TEXT = (str, bytes, bytearray)  # sequences, but not of numbers
 
@@ -60,9 +59,7 @@ def check_num_terms(num_terms: int | None, epsilon: Sequence[float]) -> None:
     """Raise unless ``num_terms`` is None or an integer that keeps every coefficient that ``epsilon`` changes."""
     if num_terms is None:
         return
-    given: object = num_terms
-    if isinstance(given, bool) or not isinstance(given, Integral) or num_terms < 1:
-        raise ValueError(f"`num_terms` must be None (the whole series) or an integer of at least 1, got {given!r}")
+    check_integer("num_terms", num_terms, "None (the whole series) or an integer of at least 1", at_least=1)
     if num_terms < len(epsilon):
         raise ValueError(
             f"`num_terms` must be at least the number of epsilons ({len(epsilon)}), got {num_terms}: "
@@ -70,19 +67,19 @@ def check_num_terms(num_terms: int | None, epsilon: Sequence[float]) -> None:
         )
 
 
-def warn_of_sign_flip(old: Sequence[float], new: Sequence[float]) -> None:
+def warn_of_sign_flip(old: Sequence[float], new: Sequence[float], stacklevel: int = 4) -> None:
     """Warn once when a coefficient turns negative, not again on every step of a schedule that is below already."""
     for j, epsilon in enumerate(new, start=1):
         already = len(old) >= j and old[j - 1] < -1 / j
         if epsilon < -1 / j and not already:
             effect = (
-                f"the gradient changes its sign for Pt > {-1 / epsilon:.3g}, and pushes confident right answers away"
+                f"right answers with Pt > {-1 / epsilon:.3g} are pushed away, and more of them with gamma or num_terms"
                 if len(new) == 1
                 else f"term {j} rewards a lower Pt"
             )
             warnings.warn(
                 f"epsilon {epsilon:g} is below {-1 / j:g}, so coefficient {j} of the polynomial is negative: {effect}",
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
 
 

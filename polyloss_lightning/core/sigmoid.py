@@ -65,7 +65,7 @@ class Sigmoid(NamedTuple):
             )
         # Not a comparison of shapes: torch.compile of torch 2.6 cannot trace it if a size is dynamic.
         alpha, scalar = self.alpha, input.dim() == 0
-        if isinstance(alpha, Tensor) and alpha.dim() > 0 and (scalar or len(alpha) != input.shape[dim]):
+        if isinstance(alpha, Tensor) and (alpha.dim() != 1 or scalar or len(alpha) != input.shape[dim]):
             raise ValueError(
                 f"`alpha` must be a number or hold one number per class along axis {max(dim, 0)} of `input`, of "
                 f"shape {tuple(input.shape)}, got shape {tuple(alpha.shape)}"
@@ -87,7 +87,8 @@ class Sigmoid(NamedTuple):
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "Sigmoid":
         """Return the link of one block of ``input``."""
         options = self._replace(alpha=self._alpha(input))._asdict().items()
-        sliced: Any = {name: each.expand(input.shape)[block] for name, each in options if isinstance(each, Tensor)}
+        tensors = [(name, each) for name, each in options if isinstance(each, Tensor) and each.dim() > 0]
+        sliced: Any = {name: each.expand(input.shape)[block] for name, each in tensors}
         return self._replace(**sliced)
 
     def _alpha(self, input: Tensor, dtype: torch.dtype | None = None) -> Tensor | float | None:
@@ -152,7 +153,7 @@ class Sigmoid(NamedTuple):
             return one_hot, True
         if not one_hot and _is_hard(target):
             return True, ignore in (0, 1)
-        ignored = target.min().item() <= ignore <= target.max().item()
+        ignored = not (ignore < target.min().item() or target.max().item() < ignore)  # also if one is NaN
         return one_hot or (ignored and _is_hard(target, ignore)), ignored
 
     def empty_entries(self, input: Tensor, target: Tensor, plan: Plan) -> Entries:

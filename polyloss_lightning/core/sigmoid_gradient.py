@@ -47,7 +47,7 @@ def two_entries(
     p, n = torch.sigmoid(x), torch.sigmoid(-x)
     log_larger = torch.minimum(p, n).neg_().log1p_()  # with all its digits: it is 1 minus the smaller
     nll_p, nll_n = (-x).relu_().sub_(log_larger), x.relu().sub_(log_larger)
-    if not plan.read or x.abs().max().item() == torch.inf:
+    if not plan.read or not x.abs().max().item() < torch.inf:
         nll_p, nll_n = -drop_impossible(-nll_p, a), -drop_impossible(-nll_n, b)
     if observed is not None:
         for log_p, nll in zip(observed.log_p, (nll_p, nll_n), strict=True):

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from polyloss_lightning._checks import as_number, check_integer
 from polyloss_lightning.core.entries import Entries, Plan, autocast_dtype, drop_impossible, refuse_target, view_along
-from polyloss_lightning.core.polynomial import Polynomial
 from polyloss_lightning.core.softmax_gradient import every_class, one_class, one_class_smoothed
 
 _CONFIDENT = 0.55  # above 1/2, so that rounding cannot make two classes of a sample confident
@@ -66,15 +65,11 @@ class Softmax(NamedTuple):
 
     def temporaries(self, input: Tensor, target: Tensor, plan: Plan) -> int:
         """Return how many tensors of the size of the logits the closed form holds at a time, beside the gradient."""
-        half = int(input.dtype is not plan.dtype)
-        if input.shape == target.shape or not (self.label_smoothing == 0 or self._is_linear(plan.polynomial)):
-            return (4 if plan.polynomial.is_poly1() else 8) + 2 * half
+        half, poly1 = int(input.dtype is not plan.dtype), plan.polynomial.is_poly1()
+        if input.shape == target.shape or not (self.label_smoothing == 0 or (self.weight is None and poly1)):
+            return (4 if poly1 else 8) + 2 * half
         rows = input.dim() == 2 and input.is_contiguous()  # otherwise blocks of the logits pay: they stay in the cache
         return 3 * int(not rows) + 2 * half
-
-    def _is_linear(self, polynomial: Polynomial) -> bool:
-        """Return True if smoothed class indices need no tensor of weights."""
-        return self.weight is None and polynomial.is_poly1()
 
     def slice(self, input: Tensor, block: tuple[slice, ...]) -> "Softmax":
         """Return the link of one block of ``input``."""
@@ -164,7 +159,7 @@ class Softmax(NamedTuple):
         denominator = p.numel() // p.shape[dim] if weight is None else weight.sum()
         if index is not None and self.label_smoothing == 0:
             value = one_class(input, p, dim, index, weight, plan, log_p)
-        elif index is not None and self._is_linear(plan.polynomial):
+        elif index is not None and self.weight is None and plan.polynomial.is_poly1():
             value = one_class_smoothed(input, p, dim, index, weight, plan, self.label_smoothing, log_p, shares)
             weight = shares
         else:

@@ -29,7 +29,7 @@ def one_class(
     p_t = p.gather(dim, index)
     one_minus_p = p.scatter_(dim, index, 0).sum(dim, keepdim=True)  # 1 - Pt: sums the others, so nothing cancels
     nll = (one_minus_p / p_t).log1p_()  # -log Pt = log(1 + (1 - Pt) / Pt)
-    if not plan.read or p_t.min().item() < _TINY:
+    if not plan.read or not p_t.min().item() >= _TINY:
         # -log Pt = (max x - x_t) - log max P, and t is not the maximum
         gap = input.amax(dim, keepdim=True).to(p.dtype) - input.gather(dim, index)
         nll = torch.where(p_t < _TINY, gap - p.amax(dim, keepdim=True).log(), nll)
@@ -63,7 +63,7 @@ def one_class_smoothed(
     highest, p_t = input.amax(dim, keepdim=True).to(p.dtype), p.gather(dim, index)
     gap = highest - input.gather(dim, index)
     lowest_nll = p_t.log().add_(gap).neg_()  # -log max P, which is as exact as the logarithm of Pt is
-    if not plan.read or p_t.min().item() < _TINY:
+    if not plan.read or not p_t.min().item() >= _TINY:
         lowest_nll = torch.where(p_t < _TINY, p.amax(dim, keepdim=True).log_().neg_(), lowest_nll)
     # sum_k (max x - x_k), without a tensor of them unless the logits share an offset, whose digits would be lost
     gaps = (num_classes * highest).sub_(input.sum(dim, keepdim=True, dtype=p.dtype))

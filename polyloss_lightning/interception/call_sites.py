@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 _MACHINERY = ("torch.", "contextlib.", f"{__package__}.")
-_FOOTER = "What is computed from a replaced loss, such as a perplexity, is that of the replaced loss."
+_FOOTER = "Values computed from a replaced loss, such as a perplexity, come from the Poly loss, not from torch's."
 
 
 @dataclass
@@ -70,7 +70,7 @@ def table(sites: Sequence[CallSite]) -> str:
         >>> print(table([CallSite("cross_entropy", "mean", "/app/model.py:31", True, shape=(8, 10), calls=1)]))
         function       reduction  shape    called from       replaced
         cross_entropy  mean       (8, 10)  /app/model.py:31  yes
-        What is computed from a replaced loss, such as a perplexity, is that of the replaced loss.
+        Values computed from a replaced loss, such as a perplexity, come from the Poly loss, not from torch's.
     """
     rows = [("function", "reduction", "shape", "called from", "replaced")]
     for site in sites:

@@ -25,7 +25,7 @@ EXPONENTIALS = frozenset(
 # Their nodes in the graph of autograd, and those of their variants.
 _NODES = frozenset(name.replace("_", "") for name in EXPONENTIALS)
 _POWERS = frozenset({"pow", "ldexp"})
-# Functions of which the result is computed from their arguments, in the obvious way. Only for speed.
+# Functions whose result depends on their arguments and contains no exponential. Listed only to save time.
 _ARITHMETIC = frozenset(
     "add sub mul div neg sum mean __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __neg__ "  # noqa: SIM905
     "true_divide detach view reshape flatten stack cat".split()
@@ -57,7 +57,7 @@ class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.following = False
 
     def add(self, loss: Tensor, *, thoroughly: bool) -> None:
-        """Follow a replaced loss; thoroughly: also through scripted code, by the graph of autograd."""
+        """Follow a replaced loss; if ``thoroughly``, also through scripted code, along the graph of autograd."""
         self._mark(loss)
         if thoroughly and loss.grad_fn is not None:
             self._nodes.add(loss.grad_fn)
@@ -72,10 +72,10 @@ class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._paused = before
 
     def forget(self, *, keep: Literal["all", "exponentials", "nothing"]) -> None:
-        """Forget the graph of autograd, what no longer exists, and the rest except what is to be kept.
+        """Forget the nodes of autograd, tensors that no longer exist, and whatever ``keep`` does not name.
 
-        After a backward pass, the end of most losses, exponentials may still be trained with. What is left of a loss
-        may be a running mean that weights the next step.
+        Most losses are finished after a backward pass, but an exponential may still be used in a later one, and a
+        running mean of losses may weight the next step.
         """
         self._nodes.clear()
         if not self._losses:
@@ -126,7 +126,9 @@ class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if name == "DifferentiableGraph" and self._strict:
                 _refuse(_message("Scripted code", "unknown operators"))
             if name == "DifferentiableGraph":
-                warnings.warn(f"It cannot be seen whether {_message('scripted code', 'an exponential')}", stacklevel=2)
+                warnings.warn(
+                    f"It cannot be determined whether {_message('scripted code', 'an exponential')}", stacklevel=2
+                )
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -166,8 +168,8 @@ class ExponentialCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _message(where: str, name: str) -> str:
     return (
-        f"{where} calls {name} on a replaced loss, and the result takes part in "
-        "what is trained. If this is pt = exp(-ce), it is correct only for plain cross-entropy, and would be wrong "
+        f"{where} calls {name} on a replaced loss, and the result contributes to "
+        "the gradient. If this is pt = exp(-ce), it is correct only for plain cross-entropy, and would be wrong "
         "here: exclude this loss with `losses`, `scope` or elementwise='skip', or use Poly1FocalLoss instead of the "
         "focal loss. If an exponential of the loss is meant, such as a softmax over losses, let the module derive "
         "from LossProvider and use its loss, instead of an override"

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from polyloss_lightning._checks import check_choices
 from polyloss_lightning.core import Entries, Link, Polynomial, Reduction, Sigmoid, Softmax
-from polyloss_lightning.core.entries import autocast_dtype
 from polyloss_lightning.core.linear_softmax import linear_loss
 from polyloss_lightning.core.loss import OnEntries, loss
 
 LossName: TypeAlias = Literal[
     "cross_entropy", "binary_cross_entropy_with_logits", "sigmoid_focal_loss", "linear_cross_entropy", "nll_loss"
 ]
-DEFAULT_LOSSES: tuple[LossName, ...] = get_args(LossName)[:-1]  # not nll_loss: its input may be no log-probability
+DEFAULT_LOSSES: tuple[LossName, ...] = get_args(LossName)[:-1]  # not nll_loss: its input is often not a log-probability
 NO_TARGET = -(2**31)  # torch's binary cross-entropy ignores no target, not even -100
 
 
@@ -52,10 +51,11 @@ class LogProbability(NamedTuple):
     def entries(self, input: Tensor, target: Tensor) -> Entries:
         """Return one entry per sample."""
         dim = min(1, input.dim() - 1)
-        log_p = input.to(torch.promote_types(input.dtype, torch.float32))
-        index, ignored, weight = Softmax(self.weight, self.ignore_index).samples(target, dim, log_p.dtype)
-        log_p = log_p.gather(dim, index).masked_fill(ignored, 0)
-        return Entries(log_p, weight, index, weight.sum(), dim, autocast_dtype(input, input.dtype))
+        options = Softmax(self.weight, self.ignore_index)
+        compute_dtype, dtype = options.check(input, target)
+        index, ignored, weight = options.samples(target, dim, compute_dtype)
+        log_p = input.to(compute_dtype).gather(dim, index).masked_fill(ignored, 0)
+        return Entries(log_p, weight, index, weight.sum(), dim, dtype)
 
 
 def check_losses(losses: object) -> tuple[LossName, ...]:
@@ -71,7 +71,7 @@ def check_losses(losses: object) -> tuple[LossName, ...]:
 
 
 def bind(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """Return the call of one of :data:`LOSS_FUNCTIONS`. Torch itself refuses the options that it refuses.
+    """Return the call of one of :data:`LOSS_FUNCTIONS`. Options that torch refuses are refused by torch itself.
 
     The arguments fit the signature of ``func``, because a mode is called from inside of the function.
     """
@@ -116,7 +116,7 @@ def _refuse_bad_options(func: Callable[..., Any], options: dict[str, Any]) -> No
 
 def _softmax(weight: Tensor | None, ignore_index: int | None, label_smoothing: float, options: Any = None) -> Softmax:
     """Return the link of two functions; the ``options`` of ``linear_cross_entropy`` affect only torch's own memory."""
-    # Torch takes a negative label smoothing for 0.
+    # torch treats a negative label smoothing as 0.
     return Softmax(weight, -100 if ignore_index is None else ignore_index, max(label_smoothing, 0.0))
 
 

@@ -112,7 +112,7 @@ class LossMode(TorchFunctionMode):
         polynomial, observed = Polynomial(self.epsilon), call
         if focal is not None:
             polynomial = polynomial._replace(gamma=float(focal["gamma"]))
-            observed = call._replace(link=Sigmoid(ignore_index=NO_TARGET, alpha=focal["alpha"]))
+            observed = call._replace(link=Sigmoid(ignore_index=NO_TARGET, alpha=float(focal["alpha"])))
 
         def on_entries(entries: Entries) -> None:
             observation = observe(entries, polynomial, reduction)

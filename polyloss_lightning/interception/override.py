@@ -47,7 +47,7 @@ class LossOverride:
     @epsilon.setter
     def epsilon(self, epsilon: float | Sequence[float]) -> None:
         old, new = self._mode.epsilon, polynomial.as_epsilon(epsilon)
-        polynomial.warn_of_sign_flip(old, new)
+        polynomial.warn_of_sign_flip(old, new, stacklevel=3)
         self._mode.epsilon = new
 
     def resolve_scope(self, module: nn.Module) -> None:
@@ -105,8 +105,8 @@ class LossOverride:
         if any(site.replaced for site in sites):
             return
         seen = (
-            "No call of them was seen. Losses that are written by hand, in TorchScript or in a custom kernel, or that "
-            "are called in another thread, cannot be intercepted."
+            "No call of these functions was seen. Losses that are written by hand, in TorchScript or in a custom "
+            "kernel, or that are called in another thread, cannot be intercepted."
         )
         if sites:
             seen = f"Calls seen:\n{table(sites)}"
@@ -166,12 +166,12 @@ def override_losses(
     A focal loss that computes Pt as ``exp(-ce)`` would be corrupted. An exponential of a replaced loss (``exp``, a
     sigmoid, a softmax over losses) is therefore refused if it takes part in a gradient: at the latest, the backward
     pass raises. (Numbers that leave torch, by ``.item()`` or NumPy, cannot be followed.) If the exponential is meant,
-    use a loss of this package with :class:`~polyloss_lightning.LossProvider`. Everything else that is computed from a
-    replaced loss, such as a perplexity, is that of the replaced loss.
+    use a loss of this package with :class:`~polyloss_lightning.LossProvider`. Other values computed from a replaced
+    loss, such as a perplexity, come from the Poly loss, not from torch's.
 
     In compiled code, the graph breaks at a replaced loss, and ``fullgraph=True`` is refused. The block affects only the
-    thread that enters it. It has to include the backward pass if the model recomputes
-    activations (``torch.utils.checkpoint``). Otherwise the forward pass is enough.
+    thread that enters it. It has to include the backward pass if the model recomputes activations
+    (``torch.utils.checkpoint``). Otherwise the forward pass is enough.
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence (Poly-N). Assign to ``override.epsilon`` to change it later.
@@ -205,9 +205,9 @@ def override_losses(
         >>> loss  # log(3) + 2/3
         tensor(1.7653)
     """
+    override = LossOverride(epsilon, losses=losses, scope=scope, elementwise=elementwise, on_nothing=on_nothing)
     if scope is not None and module is None:
         raise ValueError(f"`scope` {list(scope)} needs `module`, the model that contains these paths")
-    override = LossOverride(epsilon, losses=losses, scope=scope, elementwise=elementwise, on_nothing=on_nothing)
     if module is not None:
         override.resolve_scope(module)
     return override

@@ -20,7 +20,8 @@ class Scope:
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+        given: object = patterns  # a value from YAML may not match the annotation
+        if not isinstance(given, Sequence) or isinstance(given, str) or not all(isinstance(one, str) for one in given):
             raise TypeError(f"`scope` must be None or a list of module paths or globs, got {patterns!r}")
         if not patterns:
             raise ValueError("`scope` must contain at least one module path, got an empty list")

@@ -70,7 +70,6 @@ class PolyLoss(nn.Module):
         self.reduction = reduction
         self.num_terms = num_terms
         self.epsilon = epsilon
-        check_num_terms(num_terms, self._epsilon)
         self.initial_epsilon = self.epsilon
         self._observers: OrderedDict[int, Observer] = OrderedDict()
 
@@ -82,8 +81,9 @@ class PolyLoss(nn.Module):
     @epsilon.setter
     def epsilon(self, epsilon: float | Sequence[float]) -> None:
         new = as_epsilon(epsilon)
+        check_num_terms(self.num_terms, new)
         warn_of_sign_flip(getattr(self, "_epsilon", ()), new)
-        # A list: torch.compile takes the floats in it as inputs, and those in a tuple as constants (a graph each).
+        # A list: torch.compile treats its floats as inputs, but those in a tuple as constants, with a graph per value.
         self._epsilon = list(new)
 
     @property
@@ -172,7 +172,7 @@ class PolyLoss(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # No checkpoint has this key: EpsilonScheduler adds it to what a spawned process returns to the main process.
-        epsilon = state_dict.pop(f"{prefix}epsilon", None)
+        epsilon = state_dict.pop(f"{prefix}_polyloss_epsilon", None)
         if epsilon is not None:
             self.epsilon = epsilon.tolist()
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -184,6 +184,9 @@ def checked_loss(
     """Return the loss, after checking the options that a loss module checks at construction."""
     link.check_options()
     check_choice("reduction", reduction, REDUCTIONS)
+    for name in ("weight", "pos_weight"):
+        if not isinstance(getattr(link, name, None), (Tensor, type(None))):
+            raise TypeError(f"`{name}` must be a tensor or None, got {getattr(link, name)!r}")
     return loss(link, input, target, polynomial, reduction)
 
 
@@ -204,7 +207,7 @@ def weight_tensor(
     if weight is None:
         return None
     try:
-        # On the CPU also if modules are built on the meta device: no checkpoint would fill the buffers of a loss later.
+        # On the CPU even if modules are built on the meta device: no checkpoint contains these buffers to fill later.
         given = weight if isinstance(weight, Tensor) else torch.tensor(weight, dtype=torch.float32, device="cpu")
         tensor = given.detach().clone() if given.is_floating_point() else given.float()
     except (TypeError, ValueError, RuntimeError) as error:

@@ -37,12 +37,12 @@ class Poly1BCEWithLogitsLoss(PolyLoss):
     .. math:: \ell = w \big(w_+\, q\, \ell_1(p) + (1-q)\, \ell_1(1-p)\big), \quad
               \ell_1(P_t) = -\log P_t + \sum_j \epsilon_j (1-P_t)^j, \quad p = \sigma(x)
 
-    It takes what :class:`torch.nn.BCEWithLogitsLoss` takes, and at epsilon 0 it is that loss, in value, gradient, shape
-    and dtype. For binary and multi-label problems; epsilon acts on positives and negatives alike.
+    It accepts what :class:`torch.nn.BCEWithLogitsLoss` accepts, and at epsilon 0 it equals that loss in value,
+    gradient, shape and dtype. For binary and multi-label problems; epsilon acts on positives and negatives alike.
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
-        weight: non-negative factor of each element, of a shape that broadcasts to the input; on every term.
+        weight: non-negative factor of each element, in a shape that broadcasts to the input; it multiplies every term.
         ignore_index: elements with this target do not count, so ``target.masked_fill(~mask, -100)`` masks them.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count, not
             by their weights (as in torch).
@@ -57,7 +57,7 @@ class Poly1BCEWithLogitsLoss(PolyLoss):
         - output: a scalar, or for ``"none"`` the shape of the input.
 
     Raises:
-        TypeError: if ``epsilon`` or a weight is not numeric, or ``ignore_index`` no integer.
+        TypeError: if ``epsilon`` or a weight is not numeric, or ``ignore_index`` is not an integer.
         ValueError: if an option is out of its range.
 
     Example:

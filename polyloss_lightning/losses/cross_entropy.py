@@ -37,9 +37,9 @@ class Poly1CrossEntropyLoss(PolyLoss):
     .. math:: \ell = w_y \Big(-\log P_t + \sum_j \epsilon_j (1-P_t)^j\Big)
 
     For probabilities ``q`` (soft labels, mixup, smoothing) it is the ``q``-weighted sum of the same over classes. It
-    takes what :class:`torch.nn.CrossEntropyLoss` takes, and at epsilon 0 it is that loss, in value, gradient, shape and
-    dtype. Epsilon acts late in training: at a cold start (Pt near 1/C) it changes almost nothing, on confident samples
-    it multiplies the gradient by ``1 + epsilon``; -1 removes the first term.
+    accepts what :class:`torch.nn.CrossEntropyLoss` accepts, and at epsilon 0 it equals that loss in value, gradient,
+    shape and dtype. Epsilon acts late in training: at a cold start (Pt near 1/C) it changes almost nothing, on
+    confident samples it multiplies the gradient by ``1 + epsilon``; -1 removes the first term.
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
@@ -57,7 +57,7 @@ class Poly1CrossEntropyLoss(PolyLoss):
         - output: a scalar, or for ``"none"`` the shape of the input without the class axis.
 
     Raises:
-        TypeError: if ``epsilon`` or ``weight`` is not numeric.
+        TypeError: if ``ignore_index`` is not an integer, or another number or ``weight`` is not numeric.
         ValueError: if an option is out of its range.
 
     Example:

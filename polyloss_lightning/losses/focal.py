@@ -45,7 +45,7 @@ class Poly1FocalLoss(PolyLoss):
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
         gamma: focusing exponent, at least 0; fractions too have finite gradients.
-        weight: class weights, one non-negative number per class, as RetinaNet's alpha; they multiply every term.
+        weight: class weights, one non-negative number per class, like RetinaNet's alpha; they multiply every term.
         ignore_index: class index whose samples do not count; for class indices only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``, with the denominators of cross-entropy.
         label_smoothing: share of each target spread evenly over the classes, in [0, 1].
@@ -57,7 +57,7 @@ class Poly1FocalLoss(PolyLoss):
         - output: a scalar, or for ``"none"`` the shape of the input without the class axis.
 
     Raises:
-        TypeError: if ``epsilon``, ``gamma`` or ``weight`` is not numeric, or ``ignore_index`` no integer.
+        TypeError: if ``ignore_index`` is not an integer, or another number or ``weight`` is not numeric.
         ValueError: if an option is out of its range.
 
     Example:

@@ -29,7 +29,7 @@ def poly1_linear_cross_entropy(
     r"""Poly-1 cross-entropy of the logits ``linear(input, linear_weight, linear_bias)``, which are never held at once.
 
     It is :func:`~polyloss_lightning.functional.poly1_cross_entropy` of these logits, for tens of thousands of classes,
-    where the logits are what takes the memory. What is computed when, and the limits, are in
+    where the logits are what takes the memory. For what is computed when, and for the limits, see
     :class:`Poly1LinearCrossEntropyLoss`.
 
     Args:
@@ -54,6 +54,8 @@ def poly1_linear_cross_entropy(
     link = Softmax(weight, ignore_index, label_smoothing)
     link.check_options()
     check_choice("reduction", reduction, REDUCTIONS)
+    if weight is not None and not isinstance(weight, Tensor):
+        raise TypeError(f"`weight` must be a tensor or None, got {weight!r}")
     polynomial = as_polynomial(epsilon, num_terms=num_terms)
     return linear_loss(link, input, linear_weight, target, linear_bias, polynomial, reduction)
 
@@ -92,7 +94,7 @@ class Poly1LinearCrossEntropyLoss(Poly1CrossEntropyLoss):
         - output: a scalar, or for ``"none"`` the shape of the class indices.
 
     Raises:
-        TypeError: if ``epsilon`` or ``weight`` is not numeric.
+        TypeError: if ``ignore_index`` is not an integer, or another number or ``weight`` is not numeric.
         ValueError: if an option is out of its range, or shapes do not fit each other.
 
     Example:
@@ -137,7 +139,7 @@ class Poly1LinearCrossEntropyLoss(Poly1CrossEntropyLoss):
         target: Tensor,
         linear_bias: Tensor | None,
     ) -> Tensor:
-        if type(self).entries is Poly1LinearCrossEntropyLoss.entries:
+        if type(self).entries is Poly1LinearCrossEntropyLoss.entries and "entries" not in self.__dict__:
             layer = (input, linear_weight, target, linear_bias)
             return linear_loss(self.link(), *layer, polynomial, self._reduction, on_entries)
         link = _OwnEntries(self, linear_weight, linear_bias)

@@ -46,8 +46,9 @@ class Poly1SigmoidFocalLoss(PolyLoss):
     epsilon :math:`\alpha_t (1-P_t)^\gamma (\mathrm{BCE} + \epsilon (1-P_t))` for soft targets too.
 
     At epsilon 0 it is :func:`torchvision.ops.sigmoid_focal_loss`, in value, gradient, shape and dtype. The default of
-    ``reduction`` is ``"mean"``, as in torch; torchvision's is ``"none"``. Detectors divide by the number of positives:
-    take ``"sum"`` and do so. Use it for detection and for multi-label problems with few positives.
+    ``reduction`` is ``"mean"``, as in torch; torchvision's is ``"none"``. Detectors usually divide by the number of
+    positives: use ``reduction="sum"`` and divide the result. The loss is meant for detection and for multi-label
+    problems with few positives.
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence, one number for each of the first coefficients (Poly-N).
@@ -55,12 +56,12 @@ class Poly1SigmoidFocalLoss(PolyLoss):
             weighting off. A sequence or tensor holds one such number for each class along axis 1 (the only one of
             unbatched input).
         gamma: focusing exponent, at least 0; fractions too have finite gradients.
-        weight: non-negative factor of each element, of a shape that broadcasts to the input; on every term.
+        weight: non-negative factor of each element, in a shape that broadcasts to the input; it multiplies every term.
         ignore_index: elements with this target do not count, so ``target.masked_fill(~mask, -100)`` masks them;
             for class indices all elements of the sample.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the number of elements that count.
         target_format: ``"multi_hot"`` for one target per element, ``"class_index"`` for one class index per sample,
-            which is taken one-hot.
+            which is converted to one-hot.
         num_terms: keep only the first terms of the series (the paper's L_Drop); None keeps all.
 
     Shape:
@@ -71,7 +72,7 @@ class Poly1SigmoidFocalLoss(PolyLoss):
         - output: a scalar, or for ``"none"`` the shape of the input.
 
     Raises:
-        TypeError: if ``epsilon``, ``alpha``, ``gamma`` or ``weight`` is not numeric, or ``ignore_index`` no integer.
+        TypeError: if ``ignore_index`` is not an integer, or another number, ``alpha`` or ``weight`` is not numeric.
         ValueError: if an option is out of its range.
 
     Example:
@@ -114,7 +115,9 @@ class Poly1SigmoidFocalLoss(PolyLoss):
 
 def _as_alpha(alpha: float | Tensor) -> float | Tensor:
     """Return ``alpha`` as a float; the values of a tensor are not checked, because that would wait for the device."""
-    if isinstance(alpha, Tensor) or alpha == -1:
+    if isinstance(alpha, Tensor):
         return alpha
+    if isinstance(alpha, (int, float)) and alpha == -1:
+        return -1.0
     kind = "a number in [0, 1], -1 for no weighting, or a tensor of one number per class"
     return as_number("alpha", alpha, kind, "in [0, 1], or -1 for no weighting", at_least=0, at_most=1)

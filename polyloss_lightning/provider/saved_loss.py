@@ -46,7 +46,7 @@ def _primitive(value: Any) -> Any:
 
 
 def check(saved: object) -> dict[str, Any]:
-    """Return the description ``saved`` if it is one, with losses of this package complete.
+    """Check that ``saved`` describes a loss, completely if it is one of this package, and return it.
 
     Raises:
         TypeError: if something in it has the wrong type.
@@ -114,7 +114,7 @@ def _equal(one: Any, other: Any) -> bool:
         # A module trained with precision bf16-true has saved rounded class weights.
         dtype = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
         return torch.equal(one.to("cpu", dtype), other.to("cpu", dtype))
-    return type(one) is type(other) and not isinstance(one, Tensor) and bool(one == other)
+    return not isinstance(one, Tensor) and not isinstance(other, Tensor) and bool(one == other)
 
 
 def spell(description: Mapping[str, Any]) -> str:

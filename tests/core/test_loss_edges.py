@@ -196,3 +196,20 @@ def test_blocks_are_within_the_limit_and_hold_every_element_once(shape, limit, j
         input[block] += 1
         assert input[block].numel() <= max(limit, whole)
     assert (input == 1).all()
+
+
+@pytest.mark.parametrize("target_format", [None, "class_index"])
+def test_one_sample_of_very_many_classes(target_format):
+    input, target = torch.randn(200_000), torch.tensor(3)
+    if target_format is None:
+        actual, expected = poly.poly1_cross_entropy(input, target, 0.0), F.cross_entropy(input, target)
+    else:
+        actual = poly.poly1_sigmoid_focal_loss(input, target, 0.0, alpha=-1, gamma=0, target_format=target_format)
+        expected = F.binary_cross_entropy_with_logits(input, F.one_hot(target, 200_000).float())
+    torch.testing.assert_close(actual, expected)
+
+
+def test_a_weight_without_dimensions_may_be_on_another_device():
+    input = torch.empty(12_000_000, device="meta", requires_grad=True)
+    loss = poly.functional.poly1_binary_cross_entropy_with_logits(input, input.detach(), pos_weight=torch.tensor(2.0))
+    assert loss.is_meta

@@ -44,7 +44,7 @@ def test_a_block_in_which_nothing_was_replaced_is_an_error_that_says_what_was_se
     seen = r"(?s)Looked for: cross_entropy\..*sigmoid_focal_loss .*not in losses"
     with pytest.raises(LossOverrideError, match=seen), override_losses(losses=["cross_entropy"]):
         sigmoid_focal_loss(LOGITS, ONE_HOT)
-    with pytest.raises(LossOverrideError, match="No call of them was seen"), override_losses():
+    with pytest.raises(LossOverrideError, match="No call of these functions was seen"), override_losses():
         F.mse_loss(LOGITS, LOGITS)
 
 

@@ -140,7 +140,7 @@ def test_scripted_code_is_refused_if_it_contains_an_exponential_or_is_opaque(log
     with pytest.raises(LossOverrideError, match="Scripted code calls"), override_losses(2.0, elementwise="apply"):
         helper(F.cross_entropy(logits, TARGET)).backward()
     if warm:
-        with pytest.warns(UserWarning, match="It cannot be seen whether scripted code"), override_losses(2.0):
+        with pytest.warns(UserWarning, match="It cannot be determined whether scripted code"), override_losses(2.0):
             helper(F.cross_entropy(logits, TARGET)).backward()
 
 

@@ -249,7 +249,7 @@ def test_an_index_to_ignore_is_refused_for_probabilities_as_by_torch(logits):
 
 
 def test_options_are_checked_without_a_call_that_an_outer_override_takes_for_one_of_the_module(logits, target):
-    nothing = pytest.warns(UserWarning, match="No call of them was seen")
+    nothing = pytest.warns(UserWarning, match="No call of these functions was seen")
     with nothing, override_losses(5.0, on_nothing="warn") as outer, override_losses(2.0):
         F.cross_entropy(logits, target, label_smoothing=0.123)
     assert outer.call_sites == []
@@ -273,3 +273,27 @@ def test_options_are_checked_without_a_call_that_an_outer_override_takes_for_one
 def test_bad_arguments_are_refused_at_construction(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):
         override_losses(**arguments)
+
+
+BAD_NLL = {
+    "fewer targets": (torch.zeros(4, 3), torch.zeros(3, dtype=torch.long), {}),
+    "more weights": (torch.zeros(4, 3), torch.zeros(4, dtype=torch.long), {"weight": torch.ones(5)}),
+    "int32 targets": (torch.zeros(4, 3), torch.zeros(4, dtype=torch.int32), {}),
+    "no dimension": (torch.zeros(()), torch.tensor(0), {}),
+    "targets that broadcast": (torch.zeros(4, 3, 2, 2), torch.zeros(4, 1, 2, dtype=torch.long), {}),
+}
+
+
+@pytest.mark.parametrize(("log_p", "target", "options"), BAD_NLL.values(), ids=BAD_NLL)
+def test_nll_loss_refuses_what_torch_refuses(log_p, target, options):
+    with pytest.raises((ValueError, TypeError, RuntimeError, IndexError)):
+        F.nll_loss(log_p, target, **options)
+    override = override_losses(1.0, losses=["nll_loss"], on_nothing="warn")
+    with pytest.raises((ValueError, TypeError)), override:
+        F.nll_loss(log_p, target, **options)
+
+
+@pytest.mark.parametrize("scope", ["head", 5])
+def test_a_scope_that_is_no_list_is_refused_as_it_was_given(scope):
+    with pytest.raises(TypeError, match=rf"`scope` must be None or a list of module paths or globs, got {scope!r}"):
+        override_losses(scope=scope)

@@ -268,3 +268,17 @@ def test_a_reduction_that_is_set_later_is_validated():
     logits = torch.randn(4, 3)
     expected = torch.nn.functional.cross_entropy(logits, torch.arange(4) % 3, reduction="sum")
     torch.testing.assert_close(loss.base_loss(logits, torch.arange(4) % 3), expected)
+
+
+def test_an_epsilon_beyond_the_kept_terms_is_refused_also_later():
+    loss = Poly1CrossEntropyLoss(num_terms=2)
+    with pytest.raises(ValueError, match=r"`num_terms` must be at least the number of epsilons \(3\), got 2"):
+        loss.epsilon = [1.0, 2.0, 3.0]
+    assert loss.epsilon == 1.0
+
+
+def test_an_epsilon_in_the_state_dict_of_another_loss_is_an_unexpected_key():
+    loss = Poly1CrossEntropyLoss(1.0)
+    with pytest.raises(RuntimeError, match=r'Unexpected key\(s\) in state_dict: "epsilon"'):
+        loss.load_state_dict({"epsilon": torch.tensor(3.0)})
+    assert loss.epsilon == 1.0

@@ -113,7 +113,7 @@ def test_repr_shows_the_options_and_the_epsilon_in_force():
         ({"ignore_index": 1.5}, TypeError, "`ignore_index` .* got 1.5"),
         ({"ignore_index": "0"}, TypeError, "`ignore_index` .* got '0'"),
         ({"num_terms": 0}, ValueError, "`num_terms` .* got 0"),
-        ({"num_terms": 2.0}, ValueError, "`num_terms` .* got 2.0"),
+        ({"num_terms": 2.0}, TypeError, "`num_terms` .* got 2.0"),
         ({"weight": [1.0, -1.0]}, ValueError, r"`weight` must hold finite numbers .* got \[1.0, -1.0\]"),
         ({"weight": [1.0, math.nan]}, ValueError, r"`weight` must hold finite numbers .* nan"),
         ({"weight": torch.tensor([1.0, math.inf])}, ValueError, r"`weight` must hold finite numbers .* inf"),

@@ -273,3 +273,14 @@ def test_a_checkpoint_of_version_0_1_0_loads_with_its_loss():
     assert (loss.epsilon, loss.arguments()["epsilon"]) == (2.0, -1.0)
     assert (loss.gamma, loss.ignore_index, loss.label_smoothing) == (1.5, 255, 0.1)
     assert loss.weight.tolist() == [0.5, 1.0, 2.0]
+
+
+def test_zero_as_an_integer_is_the_same_argument(recwarn):
+    trained = Net(loss_fn=Poly1CrossEntropyLoss(0.5, label_smoothing=0))
+    trained.loss_fn.epsilon = 2.0
+    checkpoint = {"state_dict": trained.state_dict()}
+    trained.on_save_checkpoint(checkpoint)
+    net = Net(loss_fn=Poly1CrossEntropyLoss(0.5))
+    net.on_load_checkpoint(checkpoint)
+    assert net.loss_fn.epsilon == 2.0
+    assert not recwarn.list

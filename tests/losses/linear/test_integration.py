@@ -165,3 +165,17 @@ trainer:
         total, weight = total + numerator.sum(), weight + counts.sum()
     assert module.loss_fn.epsilon == 2.0
     assert float(metrics["train/poly/loss"]) == pytest.approx(float((total / weight).detach()), rel=1e-5)
+
+
+def test_entries_of_an_instance_are_the_loss(operands):
+    input, linear_weight, target, linear_bias = operands()
+    loss = poly.Poly1LinearCrossEntropyLoss(2.0)
+    entries = loss.entries
+    loss.entries = lambda *layer: entries(*layer)._replace(weight=torch.zeros(()))
+    assert loss(input, linear_weight, target, linear_bias) == 0
+
+
+def test_a_weight_of_the_function_must_be_a_tensor(operands):
+    input, linear_weight, target, _ = operands()
+    with pytest.raises(TypeError, match=r"`weight` must be a tensor or None, got \[1.0\]"):
+        poly.poly1_linear_cross_entropy(input, linear_weight, target, weight=[1.0])
