@@ -15,6 +15,8 @@ from typing_extensions import override
 
 from polyloss_lightning._checks import as_number, check_integer
 from polyloss_lightning.callbacks.base import Callback
+from polyloss_lightning.callbacks.monitor.class_values import given_names
+from polyloss_lightning.callbacks.trainer.log_dir import log_dir
 
 
 class _Row(NamedTuple):
@@ -93,7 +95,7 @@ class PredictionWriter(Callback, BasePredictionWriter):
         """Keep the predictions of a batch."""
         probabilities = _checked(prediction, first=not self._rows)
         number = probabilities.shape[1]
-        given = self.class_names or getattr(getattr(trainer, "datamodule", None), "class_names", None) or range(number)
+        given = self.class_names or given_names(trainer) or range(number)
         if len(given) != number:
             raise ValueError(f"`class_names` must have one entry for each of the {number} classes, got {len(given)}")
         names = [str(name) for name in given]
@@ -126,8 +128,7 @@ class PredictionWriter(Callback, BasePredictionWriter):
             gathered: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(gathered, rows)
             rows = [row for part in gathered for row in part]
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        self.written = folder / "predictions.csv" if self.path is None else Path(self.path)
+        self.written = Path(log_dir(trainer), "predictions.csv") if self.path is None else Path(self.path)
         if trainer.is_global_zero and rows:
             rows.sort(key=lambda row: (row.dataloader, row.sample))
             _write(self.written, rows, only_top=self.top_k is not None)

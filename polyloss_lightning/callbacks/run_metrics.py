@@ -31,6 +31,10 @@ class RunMetrics(Callback):
         self._epochs = 0
 
     @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._metrics.start(trainer)
+
+    @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
             self._metrics.add(trainer, {name: float(value) for name, value in trainer.callback_metrics.items()})

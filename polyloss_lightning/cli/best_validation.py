@@ -16,6 +16,10 @@ class BestValidation(Callback):
     def __init__(self) -> None:
         self._results: AtBest[Results] = AtBest(({}, {}))
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the best checkpoint of a resumed run for an old one."""
+        self._results.start(trainer)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the metrics of this validation."""
         if not trainer.sanity_checking:

@@ -1,13 +1,15 @@
 """The values of single classes at the end of a run: gathered from metrics, and written as a CSV file."""
 
 import csv
+import io
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from torch import Tensor
+
+from polyloss_lightning import _files
 
 # Matches val/recall_class/3, a value of class 3, but not val/top_5 or val/poly/term_3.
 _CLASS_METRIC = re.compile(r"^(?P<name>.+)_class/(?P<index>\d+)$")
@@ -25,7 +27,7 @@ class ClassResults:
 
     values: Mapping[str, Mapping[int, float]]
     names: Sequence[str] = field(default=())
-    counts: Sequence[int] = field(default=())
+    counts: Sequence[float] = field(default=())
 
     @property
     def classes(self) -> list[int]:
@@ -38,7 +40,7 @@ class ClassResults:
 
     def count(self, index: int) -> str:
         """Return the number of training samples of a class, or an empty string."""
-        return str(self.counts[index]) if index < len(self.counts) else ""
+        return f"{self.counts[index]:.10g}" if index < len(self.counts) else ""
 
     def mean(self, metric: str, classes: Sequence[int]) -> float:
         """Return the mean of a metric over those of ``classes`` that have a value; NaN if there is none."""
@@ -46,16 +48,16 @@ class ClassResults:
         finite = [value for value in values if not math.isnan(value)]
         return sum(finite) / len(finite) if finite else math.nan
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str) -> None:
         """Write one row per class."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["index", "class", "training_samples", *self.values])
-            for index in self.classes:
-                cells = [values.get(index, math.nan) for values in self.values.values()]
-                row = [f"{value:.6g}" if math.isfinite(value) else "" for value in cells]
-                writer.writerow([index, self.name(index), self.count(index), *row])
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(["index", "class", "training_samples", *self.values])
+        for index in self.classes:
+            cells = [values.get(index, math.nan) for values in self.values.values()]
+            row = [f"{value:.6g}" if math.isfinite(value) else "" for value in cells]
+            writer.writerow([index, self.name(index), self.count(index), *row])
+        _files.write(path, table.getvalue().encode())
 
 
 def split_classes(

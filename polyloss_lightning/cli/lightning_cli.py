@@ -12,9 +12,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch import Tensor
 
 # Imported so that configs can use the short names of their classes.
-from polyloss_lightning import callbacks, data, losses, models, schedules  # noqa: F401
+from polyloss_lightning import _files, callbacks, data, losses, models, schedules  # noqa: F401
 from polyloss_lightning._shipped_configs import config_names
 from polyloss_lightning.callbacks import PredictionWriter
+from polyloss_lightning.callbacks.trainer.log_dir import log_dir
 from polyloss_lightning.cli.best_validation import BestValidation
 from polyloss_lightning.cli.class_results import split_classes
 from polyloss_lightning.cli.data_links import check_links, link_data, linked_instantiator, take_class_names
@@ -25,7 +26,6 @@ from polyloss_lightning.cli.summary import (
     ClassGroups,
     print_paths,
     print_results,
-    run_folder,
     save_evaluation_figures,
 )
 
@@ -33,14 +33,14 @@ from polyloss_lightning.cli.summary import (
 class PolyLossCLI(LightningCLI):
     """A LightningCLI (see ``lightning.pytorch.cli``) for any module and data module.
 
+    It adds three features: a config may be given by the name of a shipped config as well as by its path; wrong
+    arguments of the classes of this package are reported in one line instead of a traceback; each run ends with a table
+    of its metrics and the paths of the files that it wrote.
+
     Args:
         command_line: the arguments that a next command repeats; None takes those of the process.
         other_subcommands: subcommands that this class does not run, and what they do, for the help.
         **kwargs: passed on to LightningCLI.
-
-    It adds three features: a config may be given by the name of a shipped config as well as by its path; wrong
-    arguments of the classes of this package are reported in one line instead of a traceback; each run ends with a table
-    of its metrics and the paths of the files that it wrote.
     """
 
     def __init__(
@@ -51,7 +51,6 @@ class PolyLossCLI(LightningCLI):
     ) -> None:
         self._command_line = list(sys.argv[1:] if command_line is None else command_line)
         self._best_validation = BestValidation()
-        names = ", ".join(config_names())
         names = ", ".join(config_names())
         description = f"Train with PolyLoss from one YAML file. Names of the shipped configs: {names}."
         if other_subcommands:
@@ -145,7 +144,7 @@ class PolyLossCLI(LightningCLI):
         ckpt_path = str(getattr(self.trainer.checkpoint_callback, "best_model_path", ""))
         if not self.trainer.is_global_zero:
             return
-        sentence = poly_sentence(run_folder(self.trainer))
+        sentence = poly_sentence(log_dir(self.trainer))
         if sentence:
             print(f"Poly-1: {sentence}")
         if ckpt_path:
@@ -182,15 +181,14 @@ class PolyLossCLI(LightningCLI):
         others: Mapping[str, Mapping[int, float]] | None = None,
     ) -> None:
         """Print tables and paths, and write ``classes.csv`` and the figures of the evaluation."""
-        if not self.trainer.is_global_zero or not metrics:
+        if not self.trainer.is_global_zero:
             return
         named = {f"{stage}/{name}": vector for name, vector in vectors.items()}
-        results = print_results(metrics, named, self.datamodule, title, self._setting("class_groups"))
-        folder = run_folder(self.trainer)
+        results = print_results(metrics, named, self.trainer, title, self._setting("class_groups"))
         written = {}
         if results.values and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             every = replace(results, values={**results.values, **(others or {})})
-            every.write(folder / "classes.csv")
-            written["classes"] = folder / "classes.csv"
-            save_evaluation_figures(vectors, self.datamodule, folder)
+            written["classes"] = _files.join(log_dir(self.trainer), "classes.csv")
+            every.write(written["classes"])
+            save_evaluation_figures(vectors, self.trainer)
         print_paths(self.trainer, written)

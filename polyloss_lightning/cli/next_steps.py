@@ -2,8 +2,8 @@
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
+from polyloss_lightning import _files
 from polyloss_lightning.record import RECORD_NAME, EpochRecord, read_record
 
 
@@ -31,9 +31,9 @@ def next_commands(arguments: Sequence[str], ckpt_path: str) -> list[str]:
     return [shlex.join(["polyloss", command, *kept, "--ckpt_path", ckpt_path]) for command in ("test", "predict")]
 
 
-def poly_sentence(folder: Path) -> str | None:
+def poly_sentence(folder: str) -> str | None:
     """Return what Poly-1 did in the last training epoch of the record in ``folder``, or None if there is no record."""
-    if not (folder / RECORD_NAME).is_file():
+    if not _files.exists(_files.join(folder, RECORD_NAME)):
         return None
     epochs = read_record(folder).select("train")
     return describe(epochs[-1]) if epochs else None

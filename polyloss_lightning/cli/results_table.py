@@ -54,8 +54,10 @@ def classes_table(results: ClassResults, title: str, groups: Mapping[str, Sequen
         title = f"{title}: classes"
     table = Table(title=title)
     labels = {group: f"{group} ({_count(len(classes))})" for group, classes in (groups or {}).items()}
-    # Long names of classes may be broken into lines, but the names of groups should not be.
-    table.add_column("class", overflow="fold", min_width=max(map(len, labels.values()), default=None), max_width=24)
+    # Long names of classes may be broken into lines, but the names of groups should not be: a column of fixed width is
+    # one that rich does not shrink.
+    width = max(map(len, labels.values()), default=None)
+    table.add_column("class", overflow="fold", width=width, max_width=24)
     table.add_column("training samples", justify="right")
     for name in results.values:
         table.add_column(_short(name), justify="right")
@@ -65,7 +67,7 @@ def classes_table(results: ClassResults, title: str, groups: Mapping[str, Sequen
     for number, (group, classes) in enumerate((groups or {}).items()):
         if number == 0:
             table.add_section()
-        total = str(sum(results.counts[index] for index in classes))
+        total = f"{sum(results.counts[index] for index in classes):.10g}"
         means = [results.mean(name, classes) for name in results.values]
         table.add_row(labels[group], total, *map(_cell, means))
     return table

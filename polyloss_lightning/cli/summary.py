@@ -1,14 +1,16 @@
 """What the command prints and writes at the end of a run."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from lightning.pytorch import Trainer
 from rich.console import Console
 from torch import Tensor
 
+from polyloss_lightning import _files
 from polyloss_lightning._class_groups import head_middle_tail, many_medium_few
+from polyloss_lightning.callbacks.monitor.class_values import given_counts, given_names
+from polyloss_lightning.callbacks.trainer.log_dir import log_dir
 from polyloss_lightning.cli.class_results import ClassResults, split_classes
 from polyloss_lightning.cli.results_table import classes_table, metrics_table
 
@@ -18,7 +20,7 @@ ClassGroups: TypeAlias = Literal["head_middle_tail", "many_medium_few"]
 def print_results(
     metrics: Mapping[str, Tensor | float],
     vectors: Mapping[str, Tensor],
-    datamodule: Any,
+    trainer: Trainer,
     title: str,
     groups: ClassGroups,
 ) -> ClassResults:
@@ -27,7 +29,7 @@ def print_results(
     Args:
         metrics: scalars by name.
         vectors: values of classes by metric, one entry per class.
-        datamodule: may have ``class_names`` and ``class_counts``.
+        trainer: its datamodule may have ``class_names`` and ``class_counts``.
         title: title of the tables.
         groups: how classes are grouped by their number of training samples.
     """
@@ -35,8 +37,8 @@ def print_results(
     # The values of the terms come after those of the model.
     ordered = sorted(metrics.items(), key=lambda item: "/poly/" in item[0])
     scalars, classes = split_classes(dict(ordered), vectors)
-    counts = getattr(datamodule, "class_counts", None) or ()
-    results = ClassResults(classes, getattr(datamodule, "class_names", None) or (), counts)
+    counts = given_counts(trainer) or ()
+    results = ClassResults(classes, given_names(trainer) or (), counts)
     if classes:  # the table of the classes has a row for each group
         scalars = {name: value for name, value in scalars.items() if not name.endswith(("_head", "_middle", "_tail"))}
     if scalars:
@@ -47,41 +49,34 @@ def print_results(
     return results
 
 
-def save_evaluation_figures(vectors: Mapping[str, Tensor], datamodule: Any, folder: Path) -> list[str]:
+def save_evaluation_figures(vectors: Mapping[str, Tensor], trainer: Trainer) -> list[str]:
     """Draw the confusion matrix and the reliability diagram, and return the paths of the figures.
 
     Args:
         vectors: may contain ``confusion_matrix`` and ``reliability``.
-        datamodule: may have ``class_names``.
-        folder: folder of the run. Nothing is drawn without matplotlib.
+        trainer: its datamodule may have ``class_names``. Nothing is drawn without matplotlib.
     """
     from polyloss_lightning.plotting import confusion_matrix_figure, reliability_figure, save_figures
 
     figures = {}
     try:
         if "confusion_matrix" in vectors:
-            names = getattr(datamodule, "class_names", None)
-            figures["confusion_matrix"] = confusion_matrix_figure(vectors["confusion_matrix"], names)
+            matrix = vectors["confusion_matrix"]
+            figures["confusion_matrix"] = confusion_matrix_figure(matrix, given_names(trainer))
         if "reliability" in vectors:
             figures["reliability"] = reliability_figure(vectors["reliability"])
     except ModuleNotFoundError:
         return []
-    return save_figures(figures, folder / "figures")
+    return save_figures(figures, _files.join(log_dir(trainer), "figures"))
 
 
-def run_folder(trainer: Trainer) -> Path:
-    """Return the folder of the logs, or ``default_root_dir`` if there is none."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
-
-
-def print_paths(trainer: Trainer, others: Mapping[str, Path | None]) -> None:
+def print_paths(trainer: Trainer, others: Mapping[str, str]) -> None:
     """Print the paths of what a run has written."""
     written = {"checkpoint": str(getattr(trainer.checkpoint_callback, "best_model_path", ""))}
     for logger in trainer.loggers:
         written[type(logger).__name__] = str(getattr(logger, "log_dir", None) or logger.save_dir or "")
-    written["figures"] = str(run_folder(trainer) / "figures")
-    written |= {name: str(path) for name, path in others.items() if path is not None}
-    for name, path in written.items():
-        if path and Path(path).exists():
+    written["figures"] = _files.join(log_dir(trainer), "figures")
+    for name, path in {**written, **others}.items():
+        if path and _files.exists(path):
             # Plain print, because rich would break a long path into two lines.
             print(f"{name}: {path}")

@@ -105,3 +105,16 @@ def test_the_csv_has_every_class(tmp_path):
     assert written[3]["class"] == "a long name of class 3"
     assert written[3]["training_samples"] == "4"
     assert float(written[3]["val/recall"]) == 0.021
+
+
+def test_no_column_is_cut_off_at_80_columns():
+    """Rich crops a table whose columns it cannot shrink enough."""
+    values = dict.fromkeys(range(10), 0.5)
+    metrics = ["val/recall", "val/pt", "val/poly/pt", "val/poly/first_term_share", "val/poly/first_term_gradient"]
+    counts = [28, 66, 8, 3, 12, 2, 102, 5, 43, 18]
+    results = ClassResults(dict.fromkeys([*metrics, "train/poly/pt"], values), (), counts)
+    printed = lines(classes_table(results, "part", head_middle_tail(counts)))
+    rows = [line for line in printed if line.startswith("│")]
+    assert {line.count("│") for line in rows} == {len(metrics) + 4}
+    assert all(line.endswith("│") for line in rows)
+    assert max(map(len, printed)) <= 80

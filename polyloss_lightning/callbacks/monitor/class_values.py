@@ -56,6 +56,12 @@ def counts_seen(values: Vectors, loss: Observable) -> list[float] | None:
     return counts if differ else None
 
 
+def given_names(trainer: pl.Trainer) -> list[str] | None:
+    """Return the ``class_names`` of the datamodule as strings, or None if it has none."""
+    names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+    return None if names is None else [str(name) for name in names]
+
+
 def given_counts(trainer: pl.Trainer) -> list[float] | None:
     """Return the ``class_counts`` of the datamodule, or None if it has none."""
     counts = getattr(getattr(trainer, "datamodule", None), "class_counts", None)

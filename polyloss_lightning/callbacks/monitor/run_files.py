@@ -9,7 +9,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from polyloss_lightning import _files
+from polyloss_lightning.callbacks.monitor.class_values import given_names
 from polyloss_lightning.callbacks.monitor.logger_files import keeps_files, send_figures, send_record
+from polyloss_lightning.callbacks.trainer.log_dir import log_dir
 from polyloss_lightning.record import EpochRecord, RecordWriter
 
 
@@ -33,11 +35,10 @@ class RunFiles:
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._writer = None
             return
-        folder = _log_dir(trainer)
-        if self._writer is None or self._writer.folder != folder:
-            fresh = trainer.state.fn == TrainerFn.FITTING and trainer.global_step == 0
-            names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-            self._writer = RecordWriter(folder, append=not fresh, class_names=names)
+        folder = log_dir(trainer)
+        fresh = trainer.state.fn == TrainerFn.FITTING and trainer.global_step == 0
+        if fresh or self._writer is None or self._writer.folder != folder:
+            self._writer = RecordWriter(folder, append=not fresh, class_names=given_names(trainer))
             logger = trainer.logger
             if logger is None or logger.save_dir is None:
                 reason = "there is no logger" if logger is None else f"{type(logger).__name__} has no folder"
@@ -93,16 +94,3 @@ def _warning(message: str) -> Iterator[None]:
         yield
     except Exception as error:
         rank_zero_warn(f"{message}: {type(error).__name__}: {error}")
-
-
-def _log_dir(trainer: pl.Trainer) -> str:
-    logger = trainer.logger
-    if logger is None:
-        return str(trainer.default_root_dir)
-    folder = getattr(logger, "log_dir", None)  # only loggers with a folder for each run have one
-    if folder is not None:
-        return str(folder)
-    # Otherwise the folder in which Lightning saves checkpoints.
-    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-    parent = trainer.default_root_dir if logger.save_dir is None else logger.save_dir
-    return _files.join(parent, str(logger.name), version)

@@ -15,6 +15,12 @@ class AtBest(Generic[T]):
         self.found = False  # whether a checkpoint has been called best
         self._best: tuple[str, float] | None = None
 
+    def start(self, trainer: pl.Trainer) -> None:
+        """Take the best checkpoint of a resumed run for an old one, whose value is not known."""
+        path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+        self._best = (path, float(score)) if path and score is not None else None
+
     def add(self, trainer: pl.Trainer, value: T) -> None:
         """Keep the value of a validation that has just ended."""
         # Checkpoints are saved after `on_validation_end`, so one that is new now was saved after the previous one.

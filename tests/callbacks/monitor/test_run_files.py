@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -148,3 +149,24 @@ def test_the_record_contains_the_class_names_of_the_datamodule(fit, observed, tm
     data.class_names = ("cat", "dog", "fox")
     trainer, _ = fit(data=data, logger=CSVLogger(tmp_path), figures=False)
     assert read_record(trainer.log_dir).class_names == ["cat", "dog", "fox"]
+
+
+@pytest.mark.parametrize("names", [[0, 1, 2], np.array(["cat", "dog", "fox"])], ids=["numbers", "array"])
+def test_class_names_of_any_kind_are_written_as_text(fit, observed, tmp_path, names):
+    data = datamodule(observed().loader)
+    data.class_names = names
+    trainer, _ = fit(data=data, logger=CSVLogger(tmp_path), figures=False)
+    assert read_record(trainer.log_dir).class_names == [str(name) for name in names]
+
+
+def test_a_fit_after_a_validation_begins_a_new_record_as_well(observed, make_trainer, tmp_path):
+    def trainer():
+        return make_trainer(callbacks=[PolynomialTermMonitor()], max_epochs=2, logger=False)
+
+    trainer().fit(observed())
+    module, second = observed(), trainer()
+    second.validate(module, module.loader, verbose=False)
+    second.fit(module)
+    assert [(epoch.stage, epoch.epoch) for epoch in read_record(tmp_path).epochs] == [
+        (stage, epoch) for epoch in (0, 1) for stage in ("val", "train")
+    ]
