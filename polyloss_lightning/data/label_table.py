@@ -87,8 +87,10 @@ def _columns(
     own = header[1:]
     known = own if names is None else list(names)
     if set(known) != set(own):
-        _refuse(path, 1, f"the labels are {', '.join(own)}, but those of the training part {', '.join(known)}")
-    places = [header.index(name) for name in known]  # the columns of another part may have another order
+        _refuse(
+            path, 1, f"the labels are {', '.join(own)}, but `class_names` or the training part has {', '.join(known)}"
+        )
+    places = [header.index(name) for name in known]  # the columns may have another order
     return known, [[_bit(path, line, header[k], cells[k]) for k in places] for line, cells in rows]
 
 
