@@ -101,6 +101,12 @@ def test_predictions_need_no_labels(write, tmp_path):
         ("file,cat,dog\n0.png,0,\n", ValueError, "line 2: the value of 'dog' must be 0 or 1, got ''"),
         ("file,cat,dog\n0.png,0,1\nmissing.png,0,1\n", FileNotFoundError, "line 3: there is no image .*missing.png"),
         ("file,cat,dog\n,0,1\n", FileNotFoundError, "line 2: `file` is empty"),
+        (
+            "file,cat,dog\n0.png,1,0\n1.png,0,0\n0.png,0,1\n",
+            ValueError,
+            "line 4: '0.png' is already in line 2; put all",
+        ),
+        ("file,labels\n0.png,cat\n./0.png,dog\n", ValueError, "line 3: './0.png' is already in line 2; put all"),
         ("file,cat\n0.png,1\n", ValueError, "at least two labels, but .* has cat"),
         ("file,labels\n0.png,\n", ValueError, "at least two labels, but .* has none"),
     ],
