@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from polyloss_lightning._checks import check_integer
-from polyloss_lightning.data.datamodule import EpochRandomSampler
+from polyloss_lightning.data.datamodule import EpochRandomSampler, make_loader
 from polyloss_lightning.data.image_files import ImageFiles, image_paths
 from polyloss_lightning.data.image_parts import check_fractions
 from polyloss_lightning.data.image_transforms import Augment
@@ -130,14 +130,7 @@ class MultiLabelCSVDataModule(PreparedImages):
     def _loader(self, part: str, sampler: EpochRandomSampler | None = None) -> DataLoader[Any]:
         if part not in self._files:
             raise FileNotFoundError(f"the data have no {part} part: pass `{part}`, or a `{part}_fraction` above 0")
-        return DataLoader(
-            self._files[part],
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return make_loader(self._files[part], self.batch_size, self.num_workers, sampler)
 
 
 def _tables(
