@@ -1,6 +1,7 @@
 """The networks of torchvision, with any number of classes and channels."""
 
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ class TorchvisionNetwork(nn.Module):
 
     With pretrained weights every layer takes them, except for those whose shape depends on the number of classes, which
     start at random. If the number of channels is not three, the first convolution starts from the mean of the
-    pretrained weights over the colours, unless a file has weights for this number. (The how-to guide for your own images shows how to use the networks of timm.)
+    pretrained weights over the colours, unless a file has weights for this number. (The how-to guide for your own
+    images shows how to use the networks of timm.)
 
     Args:
         name: name of the network, such as ``resnet18``; :func:`torchvision.models.list_models` lists them.
@@ -100,7 +102,7 @@ def _state_dict(name: str, weights: str) -> dict[str, Tensor]:
         raise ValueError(f"`weights` must be null, a path or one of {', '.join(every)} for {name}, got {weights!r}")
     try:
         # Of a complete network, because torchvision renames some parameters when it loads them.
-        state = _models().get_model(name, weights=every[weights]).state_dict()
+        state: dict[str, Tensor] = _models().get_model(name, weights=every[weights]).state_dict()
     except (URLError, OSError, RuntimeError) as error:
         raise OSError(
             f"cannot download the weights {weights} of {name} ({error}): set `weights: null` to start at random, or "
@@ -113,10 +115,13 @@ def _read(weights: str) -> dict[str, Tensor]:
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # EOFError, RuntimeError, UnpicklingError and others, by what is in the file
-        raise OSError(f"cannot read the weights {weights}: {error}") from error
+        # The text of an UnpicklingError advises to set weights_only=False, which is unsafe and cannot be set here.
+        foreign = isinstance(error, pickle.UnpicklingError)
+        problem = "it is not a file of torch.save with nothing but tensors in it" if foreign else error
+        raise OSError(f"cannot read the weights {weights}: {problem}") from error
     if not isinstance(state, dict):
         raise ValueError(f"`weights` must be a file with a state_dict, and {weights} has a {type(state).__name__}")
-    return dict(state)
+    return state
 
 
 def _load(network: nn.Module, state: Mapping[str, Tensor], name: str, weights: str | None) -> None:

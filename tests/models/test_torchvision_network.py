@@ -72,7 +72,7 @@ def test_weights_with_the_channels_of_the_images_are_not_averaged(tmp_path):
         ({"conv1.weight": "text"}, ValueError, "are not those of resnet18"),
         ({"conv1.weight": torch.zeros(3)}, ValueError, "are not those of resnet18"),
         (torch.zeros(3), ValueError, r"must be a file with a state_dict, and .*weights\.pt has a Tensor"),
-        (b"not a checkpoint", OSError, r"cannot read the weights .*weights\.pt: "),
+        (b"not a checkpoint", OSError, r"cannot read the weights .*weights\.pt: it is not a file of torch.save"),
         (b"", OSError, r"cannot read the weights .*weights\.pt: "),
     ],
 )
