@@ -134,14 +134,21 @@ class LongTailDataModule(LightningDataModule):
         return self._loader(self.predict)
 
     def _loader(self, dataset: AnyDataset, sampler: RandomSampler | None = None) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return make_loader(dataset, self.batch_size, self.num_workers, sampler)
+
+
+def make_loader(
+    dataset: AnyDataset, batch_size: int, num_workers: int, sampler: RandomSampler | None = None
+) -> DataLoader[Any]:
+    """Return batches of ``dataset``, whose processes (if any) stay alive between epochs."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
 
 
 class EpochRandomSampler(RandomSampler):

@@ -4,26 +4,20 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.utils.data import DataLoader
 
-from polyloss_lightning._checks import as_number, check_choice, check_integer
+from polyloss_lightning._checks import as_number
 from polyloss_lightning.data.datamodule import LongTailDataModule
 from polyloss_lightning.data.image_files import ImageFiles, image_paths
 from polyloss_lightning.data.image_parts import check_fractions, image_parts
-from polyloss_lightning.data.image_transforms import (
-    Augment,
-    check_torchvision,
-    evaluation_transform,
-    mixing_collate,
-    training_transform,
-)
+from polyloss_lightning.data.image_transforms import Augment, mixing_collate
+from polyloss_lightning.data.prepared_images import PreparedImages
 
 
-class ImageFolderDataModule(LongTailDataModule):
+class ImageFolderDataModule(PreparedImages, LongTailDataModule):
     """Images in folders, one folder for each class, as in torchvision's ``ImageFolder``.
 
     ``root`` contains either the folders ``train``, ``val`` and ``test`` with one folder per class in each of them, or
@@ -38,7 +32,8 @@ class ImageFolderDataModule(LongTailDataModule):
         image_size: side of the square images in pixels.
         grayscale: use one channel instead of three.
         augment: augmentation of training images: ``"none"``, ``"light"`` (random crop of at least 80 percent, mirror),
-            ``"randaugment"`` or ``"trivialaugment"``. Use ``"none"`` if a mirrored image has another meaning, as text.
+            ``"randaugment"`` or ``"trivialaugment"``. Use ``"none"`` if a mirrored image has another meaning, such as
+            text.
         train_transform: transforms of your own for training, one or a list; they get PIL images and replace the preset.
         transform: the same for validation, test and prediction.
         mixup: alpha of torchvision's ``MixUp`` of training batches; 0 is off.
@@ -79,14 +74,10 @@ class ImageFolderDataModule(LongTailDataModule):
         batch_size: int = 32,
         num_workers: int = 0,
     ) -> None:
-        check_integer("image_size", image_size, "an integer of at least 1", at_least=1)
-        check_choice("augment", augment, get_args(Augment))
+        self._set_preparation(image_size, grayscale, augment, train_transform, transform)
         for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
             as_number(name, alpha, within="a finite number of at least 0", at_least=0)
         check_fractions(val_fraction, test_fraction)
-        check_torchvision()
-        self.image_size, self.grayscale, self.augment = image_size, grayscale, augment
-        self.train_transform, self.transform = _composed(train_transform), _composed(transform)
         self.mixup, self.cutmix = mixup, cutmix
         if root is not None:
             names, parts = image_parts(Path(root), class_names, val_fraction, test_fraction, seed)
@@ -111,11 +102,6 @@ class ImageFolderDataModule(LongTailDataModule):
                 self.hparams[name] = os.fspath(self.hparams[name])
         self.root = root
         self._set_transforms()
-
-    @property
-    def in_channels(self) -> int:
-        """Number of channels of the images."""
-        return 1 if self.grayscale else 3
 
     @cached_property
     def class_counts(self) -> list[int]:
@@ -147,43 +133,7 @@ class ImageFolderDataModule(LongTailDataModule):
             self._check_part("test")
         return super().predict_dataloader()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the names of the classes, and how images are prepared."""
-        return {
-            "version": 1,
-            "class_names": self.class_names,
-            "image_size": self.image_size,
-            "grayscale": self.grayscale,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare the names of the classes, and prepare images as in the run that saved the checkpoint."""
-        if state_dict["class_names"] != self.class_names:
-            raise ValueError(
-                f"the classes of the checkpoint are {', '.join(state_dict['class_names'])}, but those of the data are "
-                f"{', '.join(self.class_names)}"
-            )
-        for name in ("image_size", "grayscale"):
-            value = state_dict[name]
-            if value != getattr(self, name):
-                rank_zero_warn(f"`{name}` is {value} as in the checkpoint, and not {getattr(self, name)}")
-                setattr(self, name, value)
-        self._set_transforms()
-
-    def _set_transforms(self) -> None:
-        for part, files in self._files.items():
-            files.grayscale = self.grayscale
-            if part == "train":
-                preset = training_transform(self.image_size, self.grayscale, self.augment)
-                files.transform = self.train_transform or preset
-            else:
-                files.transform = self.transform or evaluation_transform(self.image_size, self.grayscale)
-
     def _check_part(self, part: str) -> None:
         if part not in self._files:
             where = "`root` is None" if self.root is None else f"there is no folder {Path(self.root) / part}"
             raise FileNotFoundError(f"the data have no {part} part: {where}, or `{part}_fraction` is 0")
-
-
-def _composed(transform: nn.Module | list[nn.Module] | None) -> nn.Module | None:
-    return nn.Sequential(*transform) if isinstance(transform, list) else transform

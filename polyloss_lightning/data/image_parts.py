@@ -9,6 +9,7 @@ import torch
 from polyloss_lightning.data.image_files import class_folders, labelled_images
 from polyloss_lightning.data.long_tail import shuffled_by_class
 
+_OTHER_PARTS = {"val", "valid", "validation", "test"}
 Samples: TypeAlias = list[tuple[str, int | None]]
 
 
@@ -40,7 +41,8 @@ def image_parts(
     if not root.is_dir():
         raise FileNotFoundError(f"`root` must be a folder of images, and there is no folder {root}")
     folders = class_folders(root)
-    has_parts = "train" in folders
+    # A class may be called train. Its folder contains no folders then, and there is no other part beside it.
+    has_parts = "train" in folders and bool(class_folders(root / "train") or _OTHER_PARTS.intersection(folders))
     classes = list(class_names or class_folders(root / "train" if has_parts else root))
     where = root / "train" if has_parts else root
     if not classes:

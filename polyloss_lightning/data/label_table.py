@@ -1,6 +1,7 @@
 """Reading the labels of images from a CSV file."""
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeAlias
@@ -34,14 +35,13 @@ def read_labels(path: Path, root: Path, names: Sequence[str] | None = None) -> L
 
     Raises:
         FileNotFoundError: if there is no such file, or an image is missing; with the number of the line.
-        ValueError: if the file is not such a table; with the number of the line.
+        ValueError: if the file is not such a table, or an image is in it twice; with the number of the line.
     """
     header, rows = _cells(path)
     known, values = (_listed if header[1:] == ["labels"] else _columns)(path, header, rows, names)
     if len(known) < 2:
         raise ValueError(f"there must be at least two labels, but {path} has {', '.join(known) or 'none'}")
-    images = [_image(path, line, root, cells[0]) for line, cells in rows]
-    return LabelTable(known, list(zip(images, values, strict=True)))
+    return LabelTable(known, list(zip(_images(path, rows, root), values, strict=True)))
 
 
 def _cells(path: Path) -> tuple[list[str], _Rows]:
@@ -87,8 +87,10 @@ def _columns(
     own = header[1:]
     known = own if names is None else list(names)
     if set(known) != set(own):
-        _refuse(path, 1, f"the labels are {', '.join(own)}, but those of the training part {', '.join(known)}")
-    places = [header.index(name) for name in known]  # the columns of another part may have another order
+        _refuse(
+            path, 1, f"the labels are {', '.join(own)}, but `class_names` or the training part has {', '.join(known)}"
+        )
+    places = [header.index(name) for name in known]  # the columns may have another order
     return known, [[_bit(path, line, header[k], cells[k]) for k in places] for line, cells in rows]
 
 
@@ -98,13 +100,21 @@ def _bit(path: Path, line: int, name: str, value: str) -> bool:
     return value == "1"
 
 
-def _image(path: Path, line: int, root: Path, file: str) -> str:
-    image = root / file
-    if not file or not image.is_file():
-        raise FileNotFoundError(
-            f"{path}, line {line}: there is no image {image}" if file else f"{path}, line {line}: `file` is empty"
-        )
-    return str(image)
+def _images(path: Path, rows: _Rows, root: Path) -> list[str]:
+    """Return the path of the image in each row."""
+    first: dict[str, int] = {}  # its line, by the normalized path: 1.png and ./1.png are the same image
+    images = []
+    for line, (file, *_) in rows:
+        image = root / file
+        if not file or not image.is_file():
+            problem = f"there is no image {image}" if file else "`file` is empty"
+            raise FileNotFoundError(f"{path}, line {line}: {problem}")
+        earlier = first.setdefault(os.path.normpath(image), line)
+        if earlier != line:
+            # A split at random would put the same image into several parts.
+            _refuse(path, line, f"{file!r} is already in line {earlier}; put all labels of an image into one row")
+        images.append(str(image))
+    return images
 
 
 def _refuse(path: Path, line: int, problem: str) -> NoReturn:

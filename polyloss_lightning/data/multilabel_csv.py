@@ -1,37 +1,38 @@
 """A data module for images with several labels each, which are listed in a CSV file."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from polyloss_lightning._checks import check_choice, check_integer
-from polyloss_lightning.data.datamodule import EpochRandomSampler
+from polyloss_lightning._checks import check_integer
+from polyloss_lightning.data.datamodule import EpochRandomSampler, make_loader
 from polyloss_lightning.data.image_files import ImageFiles, image_paths
 from polyloss_lightning.data.image_parts import check_fractions
-from polyloss_lightning.data.image_transforms import (
-    Augment,
-    check_torchvision,
-    evaluation_transform,
-    training_transform,
-)
+from polyloss_lightning.data.image_transforms import Augment
 from polyloss_lightning.data.label_table import LabelTable, read_labels
+from polyloss_lightning.data.prepared_images import PreparedImages
 
 
-class MultiLabelCSVDataModule(LightningDataModule):
+class MultiLabelCSVDataModule(PreparedImages):
     """Images with several labels each, from CSV files with one row per image.
 
     The first column of a file is ``file``, the path of an image. Either every other column is a label, with 0 and 1 as
     values (``file,cat,dog``), or the only other column is ``labels``, with names separated by ``|``. The targets are
     tensors of 0 and 1, one number per label, as ``ImageClassifier(task="multilabel")`` takes them.
 
+    A checkpoint contains the names of the labels and how images are prepared. If these differ when it is loaded, other
+    names (or another order) are an error, and ``image_size`` and ``grayscale`` are taken from the checkpoint, with a
+    warning.
+
     Args:
         train: CSV file of the training part, or of all images: then ``val`` is None, and ``seed`` alone determines a
-            random split by ``val_fraction`` and ``test_fraction``.
+            random split by ``val_fraction`` and ``test_fraction``. It may be None for validation, test and predictions
+            from a checkpoint, if ``class_names`` are given.
         val: CSV file of the validation part.
         test: CSV file of the test part.
         root: folder to which the paths in the files refer; None is the folder of each CSV file.
@@ -43,6 +44,8 @@ class MultiLabelCSVDataModule(LightningDataModule):
         val_fraction: part of all images for validation, if ``val`` is None.
         test_fraction: part of all images for the test, if ``val`` is None; 0 makes no test part.
         predict_root: folder of images without labels for ``predict``; None predicts on the test part.
+        class_names: names of the labels in the order of their indices; None takes them from the file ``train``: the
+            columns in their order, or the names under ``labels``, sorted.
         seed: seed of the split and of the order of the samples.
         batch_size: number of images per batch.
         num_workers: number of processes that read images; 0 reads in the main process.
@@ -55,7 +58,7 @@ class MultiLabelCSVDataModule(LightningDataModule):
 
     def __init__(
         self,
-        train: str | os.PathLike[str],
+        train: str | os.PathLike[str] | None = None,
         val: str | os.PathLike[str] | None = None,
         test: str | os.PathLike[str] | None = None,
         *,
@@ -68,35 +71,31 @@ class MultiLabelCSVDataModule(LightningDataModule):
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         predict_root: str | os.PathLike[str] | None = None,
+        class_names: Sequence[str] | None = None,
         seed: int = 0,
         batch_size: int = 32,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        check_integer("image_size", image_size, "an integer of at least 1", at_least=1)
         check_integer("batch_size", batch_size, "an integer of at least 1", at_least=1)
-        check_choice("augment", augment, get_args(Augment))
-        check_torchvision()
-        tables = _tables({"train": train, "val": val, "test": test}, root)
-        self.class_names = tables["train"].names
-        if val is None:
+        self._set_preparation(image_size, grayscale, augment, train_transform, transform)
+        if train is None and not class_names:
+            raise ValueError(
+                "`train` must be a CSV file (only validation, test and predictions from a checkpoint do without it, "
+                "with the `class_names` of the checkpoint)"
+            )
+        tables = _tables({"train": train, "val": val, "test": test}, root, class_names)
+        self.class_names = list(class_names or tables["train"].names)
+        if train is not None and val is None:
             if test is not None:
                 raise ValueError("`test` needs `val`: without `val`, the file `train` is split into all parts")
             tables = _split(tables["train"], val_fraction, test_fraction, seed)
-        self.grayscale, self.seed = grayscale, seed
-        self.batch_size, self.num_workers = batch_size, num_workers
-        evaluation = transform or evaluation_transform(image_size, grayscale)
-        training = train_transform or training_transform(image_size, grayscale, augment)
-        self._files = {
-            part: ImageFiles(
-                [(path, torch.tensor(bits, dtype=torch.float32)) for path, bits in table.rows],
-                table.names, training if part == "train" else evaluation, grayscale,
-            )
-            for part, table in tables.items()
-        }  # fmt: skip
+        self.seed, self.batch_size, self.num_workers = seed, batch_size, num_workers
+        self._files = {part: _labelled(table) for part, table in tables.items()}
         if predict_root is not None:
             unlabelled = [(path, None) for path in image_paths(Path(predict_root))]
-            self._files["predict"] = ImageFiles(unlabelled, self.class_names, evaluation, grayscale)
+            self._files["predict"] = ImageFiles(unlabelled, self.class_names)
+        self._set_transforms()
 
     @property
     def num_classes(self) -> int:
@@ -104,13 +103,10 @@ class MultiLabelCSVDataModule(LightningDataModule):
         return len(self.class_names)
 
     @property
-    def in_channels(self) -> int:
-        """Number of channels of the images."""
-        return 1 if self.grayscale else 3
-
-    @property
     def class_counts(self) -> list[int]:
         """Number of training images that have each label."""
+        if "train" not in self._files:
+            raise AttributeError("there is no training part, because `train` is None")
         targets: Tensor = torch.stack(self._files["train"].targets)  # type: ignore[arg-type]
         return [int(count) for count in targets.sum(0)]
 
@@ -134,24 +130,24 @@ class MultiLabelCSVDataModule(LightningDataModule):
     def _loader(self, part: str, sampler: EpochRandomSampler | None = None) -> DataLoader[Any]:
         if part not in self._files:
             raise FileNotFoundError(f"the data have no {part} part: pass `{part}`, or a `{part}_fraction` above 0")
-        return DataLoader(
-            self._files[part],
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return make_loader(self._files[part], self.batch_size, self.num_workers, sampler)
 
 
-def _tables(paths: dict[str, Any], root: str | os.PathLike[str] | None) -> dict[str, LabelTable]:
-    """Read the file of each part; the labels are those of the training part."""
+def _tables(
+    paths: dict[str, Any], root: str | os.PathLike[str] | None, names: Sequence[str] | None
+) -> dict[str, LabelTable]:
+    """Read the file of each part; the labels are ``names``, or those of the training part."""
     tables: dict[str, LabelTable] = {}
     for part, path in paths.items():
         if path is not None:
             folder = Path(path).parent if root is None else Path(root)
-            tables[part] = read_labels(Path(path), folder, tables["train"].names if tables else None)
+            tables[part] = read_labels(Path(path), folder, names)
+            names = tables[part].names
     return tables
+
+
+def _labelled(table: LabelTable) -> ImageFiles:
+    return ImageFiles([(path, torch.tensor(bits, dtype=torch.float32)) for path, bits in table.rows], table.names)
 
 
 def _split(table: LabelTable, val_fraction: float, test_fraction: float, seed: int) -> dict[str, LabelTable]:

@@ -1,6 +1,7 @@
 """The networks of torchvision, with any number of classes and channels."""
 
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ class TorchvisionNetwork(nn.Module):
 
     With pretrained weights every layer takes them, except for those whose shape depends on the number of classes, which
     start at random. If the number of channels is not three, the first convolution starts from the mean of the
-    pretrained weights over the colours. (The how-to guide for your own images shows how to use the networks of timm.)
+    pretrained weights over the colours, unless a file has weights for this number. (The how-to guide for your own
+    images shows how to use the networks of timm.)
 
     Args:
         name: name of the network, such as ``resnet18``; :func:`torchvision.models.list_models` lists them.
@@ -33,7 +35,8 @@ class TorchvisionNetwork(nn.Module):
     Raises:
         ModuleNotFoundError: if torchvision is missing.
         OSError: if the weights cannot be downloaded or read.
-        ValueError: if the name of the network or of the weights is unknown, or a number is below 1.
+        ValueError: if the name of the network or of the weights is unknown, a file has no weights of the network, or a
+            number is below 1.
 
     Example:
         >>> network = TorchvisionNetwork("squeezenet1_1", num_classes=3, in_channels=1)
@@ -53,8 +56,8 @@ class TorchvisionNetwork(nn.Module):
         if in_channels != 3:
             key, first = next(item for item in self.network.named_modules() if isinstance(item[1], nn.Conv2d))
             self.network.set_submodule(key, _with_channels(first, in_channels))
-            if state is not None:
-                kernel = state[f"{key}.weight"]
+            kernel = None if state is None else state.get(f"{key}.weight")
+            if state is not None and isinstance(kernel, Tensor) and kernel.shape[1:2] == (3,):
                 state[f"{key}.weight"] = kernel.mean(1, keepdim=True).repeat(1, in_channels, 1, 1) * (3 / in_channels)
         if state is not None:
             _load(self.network, state, name, weights)
@@ -93,14 +96,13 @@ def _state_dict(name: str, weights: str) -> dict[str, Tensor]:
     if os.path.sep in weights or Path(weights).suffix or Path(weights).is_file():
         if not Path(weights).is_file():
             raise FileNotFoundError(f"`weights` must be null, the name of weights or a file, and there is no {weights}")
-        state: dict[str, Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
-        return state
+        return _read(weights)
     every = _models().get_model_weights(name).__members__
     if weights not in every:
         raise ValueError(f"`weights` must be null, a path or one of {', '.join(every)} for {name}, got {weights!r}")
     try:
         # Of a complete network, because torchvision renames some parameters when it loads them.
-        state = _models().get_model(name, weights=every[weights]).state_dict()
+        state: dict[str, Tensor] = _models().get_model(name, weights=every[weights]).state_dict()
     except (URLError, OSError, RuntimeError) as error:
         raise OSError(
             f"cannot download the weights {weights} of {name} ({error}): set `weights: null` to start at random, or "
@@ -109,9 +111,26 @@ def _state_dict(name: str, weights: str) -> dict[str, Tensor]:
     return state
 
 
+def _read(weights: str) -> dict[str, Tensor]:
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:  # EOFError, RuntimeError, UnpicklingError and others, by what is in the file
+        # The text of an UnpicklingError advises to set weights_only=False, which is unsafe and cannot be set here.
+        foreign = isinstance(error, pickle.UnpicklingError)
+        problem = "it is not a file of torch.save with nothing but tensors in it" if foreign else error
+        raise OSError(f"cannot read the weights {weights}: {problem}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"`weights` must be a file with a state_dict, and {weights} has a {type(state).__name__}")
+    return state
+
+
 def _load(network: nn.Module, state: Mapping[str, Tensor], name: str, weights: str | None) -> None:
     own = network.state_dict()
-    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    fitting = {
+        key: value
+        for key, value in state.items()
+        if key in own and isinstance(value, Tensor) and own[key].shape == value.shape
+    }
     # A head of another size, and auxiliary heads, are left out.
     missing = [key for key in own if key not in fitting]
     if len(missing) > 4:

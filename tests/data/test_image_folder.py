@@ -54,6 +54,12 @@ def test_one_folder_is_split_by_class_and_seed(tmp_path):
     assert datamodule(root, val_fraction=0.2, test_fraction=0.1, seed=1).val.samples != data.val.samples
 
 
+def test_a_class_may_be_called_train(tmp_path):
+    data = datamodule(make(tmp_path, {"bus": 4, "car": 4, "train": 4}))
+    assert data.class_names == ["bus", "car", "train"]
+    assert data.class_counts == [2, 2, 2]
+
+
 def test_the_training_part_alone_can_be_made_long_tailed(tmp_path):
     data = datamodule(parts(tmp_path, train=(8, 8, 8)), imbalance=4.0)
     assert sorted(data.class_counts) == [2, 4, 8]
@@ -154,6 +160,8 @@ def broken(tmp_path, kind):
         return make(root / "one", {"cat": 4})
     if kind == "one image":
         return make(root / "split", {"cat": 4, "dog": 1})
+    if kind == "parts without classes":  # and not two classes, train and val
+        return make(root / "flat", {"train": 8, "val": 8})
     if kind == "no val":
         (root / "val").rename(root / "validation")
     return root
@@ -170,6 +178,7 @@ def broken(tmp_path, kind):
         ("unknown class", ValueError, r"test has a folder 'fox', which is not a class"),
         ("one class", ValueError, r"one folder only: 'cat'"),
         ("one image", ValueError, r"the class 'dog' has too few images to split: it needs at least 3 .* got 1"),
+        ("parts without classes", FileNotFoundError, "there is no folder in .*train: it must contain"),
         ("no val", FileNotFoundError, "has a folder train, but no folder val"),
     ],
 )

@@ -101,6 +101,12 @@ def test_predictions_need_no_labels(write, tmp_path):
         ("file,cat,dog\n0.png,0,\n", ValueError, "line 2: the value of 'dog' must be 0 or 1, got ''"),
         ("file,cat,dog\n0.png,0,1\nmissing.png,0,1\n", FileNotFoundError, "line 3: there is no image .*missing.png"),
         ("file,cat,dog\n,0,1\n", FileNotFoundError, "line 2: `file` is empty"),
+        (
+            "file,cat,dog\n0.png,1,0\n1.png,0,0\n0.png,0,1\n",
+            ValueError,
+            "line 4: '0.png' is already in line 2; put all",
+        ),
+        ("file,labels\n0.png,cat\n./0.png,dog\n", ValueError, "line 3: './0.png' is already in line 2; put all"),
         ("file,cat\n0.png,1\n", ValueError, "at least two labels, but .* has cat"),
         ("file,labels\n0.png,\n", ValueError, "at least two labels, but .* has none"),
     ],
@@ -114,13 +120,55 @@ def test_a_mistake_in_a_table_is_reported_with_its_line(write, text, error, matc
     ("text", "match"),
     [
         ("file,labels\n0.png,cat|bird\n", "line 2: the label 'bird' is not one of cat, dog"),
-        ("file,cat,bird\n0.png,0,1\n", "line 1: the labels are cat, bird, but those of the training part cat, dog"),
+        ("file,cat,bird\n0.png,0,1\n", "line 1: the labels are cat, bird, but .* the training part has cat, dog"),
     ],
 )
 def test_a_label_that_is_not_in_the_training_part_is_an_error(write, text, match):
     train, val = write(COLUMNS), write(text, "val.csv")
     with pytest.raises(ValueError, match=match):
         MultiLabelCSVDataModule(train, val, **SMALL)
+
+
+def test_a_checkpoint_refuses_other_labels_and_another_order(write):
+    saved = MultiLabelCSVDataModule(write(COLUMNS), **SMALL).state_dict()
+    swapped = write("file,dog,cat\n" + "".join(f"{n}.png,{int(n > 4)},{n % 2}\n" for n in range(10)), "swapped.csv")
+    other = write(COLUMNS.replace("dog", "fox"), "other.csv")
+    order = "the checkpoint are cat, dog, but those of the data are dog, cat: pass `class_names` in the order"
+    with pytest.raises(ValueError, match=order):
+        MultiLabelCSVDataModule(swapped, **SMALL).load_state_dict(saved)
+    with pytest.raises(ValueError, match=r"the checkpoint are cat, dog, but those of the data are cat, fox$"):
+        MultiLabelCSVDataModule(other, **SMALL).load_state_dict(saved)
+    data = MultiLabelCSVDataModule(swapped, swapped, class_names=["cat", "dog"], **SMALL)
+    data.load_state_dict(saved)
+    expected = MultiLabelCSVDataModule(write(COLUMNS), write(COLUMNS), **SMALL)
+    assert torch.equal(targets(data.val_dataloader()), targets(expected.val_dataloader()))
+
+
+def test_a_checkpoint_determines_how_images_are_prepared(write, tmp_path):
+    saved = MultiLabelCSVDataModule(write(COLUMNS), image_size=2, grayscale=True).state_dict()
+    data = MultiLabelCSVDataModule(write(COLUMNS), predict_root=tmp_path, image_size=4)
+    with (
+        pytest.warns(UserWarning, match="`image_size` is 2 as in the checkpoint, and not 4"),
+        pytest.warns(UserWarning, match="`grayscale` is True as in the checkpoint, and not False"),
+    ):
+        data.load_state_dict(saved)
+    for loader in (data.train_dataloader(), data.test_dataloader()):
+        assert next(iter(loader))[0].shape[1:] == (1, 2, 2)
+    assert next(iter(data.predict_dataloader())).shape[1:] == (1, 2, 2)
+    assert data.in_channels == 1
+
+
+def test_a_checkpoint_is_used_without_the_training_part(write, tmp_path):
+    names = {"class_names": ["dog", "cat"], **SMALL}
+    new = MultiLabelCSVDataModule(predict_root=tmp_path, **names)
+    assert next(iter(new.predict_dataloader())).shape == (10, 1, 4, 4)
+    assert not hasattr(new, "class_counts")
+    with pytest.raises(FileNotFoundError, match="no test part"):
+        new.test_dataloader()
+    tested = MultiLabelCSVDataModule(test=write("file,labels\n1.png,cat\n"), **names)  # no image of it has "dog"
+    assert targets(tested.test_dataloader()).tolist() == [[0, 1]]
+    with pytest.raises(ValueError, match=r"`train` must be a CSV file .* with the `class_names` of the checkpoint"):
+        MultiLabelCSVDataModule(predict_root=tmp_path)
 
 
 def test_bad_arguments(write, tmp_path):
@@ -149,3 +197,16 @@ def test_the_shipped_config_goes_through_fit_test_and_predict(write, tmp_path, m
         rows = list(csv.DictReader(file))
     assert len(rows) == 10
     assert {"file", "predicted", "target", "probability_cat", "probability_dog"} == set(rows[0])
+    (tmp_path / "new").mkdir()
+    for number in range(10):
+        (tmp_path / f"{number}.png").rename(tmp_path / "new" / f"{number}.png")
+    new = ["--data.predict_root", "new", "--data.augment=none"]  # neither the table nor the size of the images
+    with pytest.warns(UserWarning, match="`image_size` is 8 as in the checkpoint"):
+        main(["predict", "--config", "multilabel_csv", *new, *quiet, "--ckpt_path", str(checkpoint)])
+    alone = max(tmp_path.rglob("predictions*.csv"), key=lambda path: path.stat().st_mtime_ns)
+    with alone.open(newline="") as file:
+        again = {row["file"].rpartition("/")[2]: row for row in csv.DictReader(file)}
+    assert len(again) == 10
+    for row in rows:
+        for name in ("probability_cat", "probability_dog"):
+            assert float(again[row["file"].rpartition("/")[2]][name]) == pytest.approx(float(row[name]), abs=1e-5)

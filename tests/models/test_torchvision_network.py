@@ -58,6 +58,35 @@ def test_weights_of_another_network_are_refused(tmp_path):
         TorchvisionNetwork("resnet18", 3, weights=str(tmp_path / "weights.pt"))
 
 
+def test_weights_with_the_channels_of_the_images_are_not_averaged(tmp_path):
+    trained = TorchvisionNetwork("squeezenet1_1", 3, in_channels=1).network.state_dict()
+    torch.save(trained, tmp_path / "weights.pt")
+    found = TorchvisionNetwork("squeezenet1_1", 3, 1, weights=str(tmp_path / "weights.pt")).network.state_dict()
+    assert all(torch.equal(trained[name], found[name]) for name in trained)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "named"),
+    [
+        ({"state_dict": {"network.conv1.weight": torch.zeros(1)}}, ValueError, "are not those of resnet18"),
+        ({"conv1.weight": "text"}, ValueError, "are not those of resnet18"),
+        ({"conv1.weight": torch.zeros(3)}, ValueError, "are not those of resnet18"),
+        (torch.zeros(3), ValueError, r"must be a file with a state_dict, and .*weights\.pt has a Tensor"),
+        (b"not a checkpoint", OSError, r"cannot read the weights .*weights\.pt: it is not a file of torch.save"),
+        (b"", OSError, r"cannot read the weights .*weights\.pt: "),
+    ],
+)
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_a_file_without_weights_is_named(tmp_path, content, error, named, in_channels):
+    path = tmp_path / "weights.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(error, match=named):
+        TorchvisionNetwork("resnet18", 3, in_channels, weights=str(path))
+
+
 def test_weights_that_cannot_be_downloaded_are_an_error_with_the_alternatives(monkeypatch):
     def offline(*args, **kwargs):
         raise URLError("offline")
