@@ -105,5 +105,9 @@ def local_copy(path: PathLike) -> Iterator[str]:
 
 
 def _locate(path: PathLike) -> tuple[Any, str]:
-    system, place = url_to_fs(os.fspath(path))
+    text = os.fspath(path)
+    if "://" not in text:
+        # In a local path, fsspec would take "::" for a chain of file systems, and cut off what follows.
+        return LocalFileSystem(), str(LocalFileSystem._strip_protocol(text))
+    system, place = url_to_fs(text)
     return system, str(place)

@@ -21,7 +21,8 @@ class ClassWeights(Callback):
 
     ``balanced`` makes the weight of a class inverse to its count :math:`n_c`, and ``effective_number`` inverse to the
     effective number of its samples, :math:`(1 - \beta^{n_c}) / (1 - \beta)` (Cui et al., CVPR 2019). Both are scaled to
-    a mean of 1 over the classes. For beta 0 all classes weigh the same, and for beta towards 1 it is ``balanced``.
+    a mean of 1 over the classes. With beta 0 all classes get the same weight; as beta approaches 1, the weights
+    approach ``balanced``.
 
     The counts are the ``class_counts`` of the datamodule. The weights are set before a stage starts, and a
     :class:`~polyloss_lightning.provider.LossProvider` saves them in the checkpoint with all arguments of its loss.
@@ -74,7 +75,8 @@ class ClassWeights(Callback):
         for loss in losses:
             if loss.weight is not None and not _same(loss.weight, weight):
                 raise ValueError(
-                    f"{type(loss).__name__} has class weights of its own: leave out either `weight` or ClassWeights"
+                    f"{type(loss).__name__} already has class weights, which differ from those of this data: pass no "
+                    "`weight`, and use a new module (or set `loss.weight = None`) for other training data"
                 )
             loss.weight = weight.to(pl_module.device)
 

@@ -1,21 +1,24 @@
 """The callback that writes predictions to a CSV file."""
 
 import csv
+import io
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import Subset
 from typing_extensions import override
 
+from polyloss_lightning import _files
 from polyloss_lightning._checks import as_number, check_integer
 from polyloss_lightning.callbacks.base import Callback
 from polyloss_lightning.callbacks.monitor.class_values import given_names
+from polyloss_lightning.callbacks.trainer.find_losses import find_callbacks
 from polyloss_lightning.callbacks.trainer.log_dir import log_dir
 
 
@@ -34,11 +37,13 @@ class PredictionWriter(Callback, BasePredictionWriter):
 
     ``predict_step`` must return probabilities, ``(N, C)``, one column per class. The columns are
 
-    - ``file``, if the data set has an attribute ``samples`` of ``(path, ...)`` as torchvision's ``ImageFolder``; else
-      ``index``, the position in the data set;
+    - ``dataloader``, the position of the dataloader, if there are several;
+    - ``file``, if the data set has an attribute ``samples`` of ``(path, ...)`` as torchvision's ``ImageFolder``;
+    - ``index``, the position in the data set, if there are samples without a file;
     - ``predicted``, the most probable class; if the module has ``task="multilabel"``, all labels with a probability of
       at least ``threshold``, separated by ``;``;
-    - ``target``, if the batches are ``(input, target, ...)``;
+    - ``target``, if the batches are ``(input, target, ...)`` and the targets are class indices, or with
+      ``task="multilabel"`` one value per class;
     - ``probability_{class}`` for each class, or with ``top_k`` only ``class_1``, ``probability_1``, ``class_2`` ...
 
     With several processes, the first one collects and writes all rows.
@@ -54,8 +59,10 @@ class PredictionWriter(Callback, BasePredictionWriter):
 
     Raises:
         TypeError: at the first batch, if ``predict_step`` returns something other than a tensor of shape ``(N, C)``.
-        ValueError: if ``top_k`` is below 1, or ``threshold`` is not between 0 and 1; at the first batch, if the values
-            are no probabilities, or ``class_names`` does not have one entry per class.
+        ValueError: if ``top_k`` is below 1, or ``threshold`` is not between 0 and 1; when a prediction starts, if the
+            Trainer has another PredictionWriter with this ``path``, or this one twice; at the first batch, if the
+            values are not probabilities, or ``class_names`` does not have one entry per class.
+        IsADirectoryError: when a prediction starts, if ``path`` is a folder.
 
     Example:
         >>> trainer = pl.Trainer(callbacks=[PredictionWriter("predictions.csv", top_k=5)], logger=False)
@@ -74,12 +81,21 @@ class PredictionWriter(Callback, BasePredictionWriter):
         self.threshold = as_number("threshold", threshold, within="between 0 and 1", at_least=0, at_most=1)
         self.path, self.top_k = path, top_k
         self.class_names = None if class_names is None else list(class_names)
-        self.written: Path | None = None
+        self.written: str | None = None
         self._rows: list[_Row] = []
+        self._names: list[str] = []
 
     @override
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._rows = []
+        self._rows, self._names = [], []
+        # Checked before the predictions, which may take hours.
+        if sum(other.path == self.path for other in find_callbacks(trainer, PredictionWriter)) > 1:
+            raise ValueError(
+                "several PredictionWriters in `callbacks` write the same file, "
+                f"{'predictions.csv' if self.path is None else self.path}: keep one of them, or give each a `path`"
+            )
+        if self.path is not None and _files.is_dir(self.path):
+            raise IsADirectoryError(f"`path` of PredictionWriter must be that of a file, got the folder {self.path}")
 
     @override
     def write_on_batch_end(
@@ -98,13 +114,17 @@ class PredictionWriter(Callback, BasePredictionWriter):
         given = self.class_names or given_names(trainer) or range(number)
         if len(given) != number:
             raise ValueError(f"`class_names` must have one entry for each of the {number} classes, got {len(given)}")
-        names = [str(name) for name in given]
+        if len(self._names) != number:  # at the first batch
+            self._names = [str(name) for name in given]
+        names = self._names
 
         multilabel = getattr(pl_module, "task", "multiclass") == "multilabel"
         chosen = probabilities >= self.threshold if multilabel else probabilities.argmax(1)
         predicted = _labels(chosen, names)
         target: Any = batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
-        is_label = isinstance(target, Tensor) and target.dim() == chosen.dim()
+        is_label = isinstance(target, Tensor) and target.shape == chosen.shape
+        if is_label and target.dim() == 1:
+            is_label = not target.is_floating_point()  # else it is the target of a regression, or a soft one
         targets = _labels(target, names) if is_label else [None] * len(predicted)
         values, classes = probabilities, [names] * len(predicted)
         if self.top_k is not None:
@@ -115,9 +135,8 @@ class PredictionWriter(Callback, BasePredictionWriter):
             is_first = not self._rows or self._rows[-1].dataloader != dataloader_idx
             start = 0 if is_first else self._rows[-1].sample + 1
             batch_indices = range(start, start + len(predicted))
-        loaders = trainer.predict_dataloaders
-        loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
-        files = [_file(getattr(loader, "dataset", None), index) for index in batch_indices]
+        dataset = getattr(_loaders(trainer)[dataloader_idx], "dataset", None)
+        files = [_file(dataset, index) for index in batch_indices]
         of_samples = zip(batch_indices, files, predicted, targets, classes, values.tolist(), strict=True)
         self._rows += [_Row(dataloader_idx, *of_sample) for of_sample in of_samples]
 
@@ -128,10 +147,15 @@ class PredictionWriter(Callback, BasePredictionWriter):
             gathered: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(gathered, rows)
             rows = [row for part in gathered for row in part]
-        self.written = Path(log_dir(trainer), "predictions.csv") if self.path is None else Path(self.path)
+        self.written = _files.join(log_dir(trainer), "predictions.csv") if self.path is None else os.fspath(self.path)
         if trainer.is_global_zero and rows:
             rows.sort(key=lambda row: (row.dataloader, row.sample))
-            _write(self.written, rows, only_top=self.top_k is not None)
+            _write(self.written, rows, several=len(_loaders(trainer)) > 1, only_top=self.top_k is not None)
+
+
+def _loaders(trainer: pl.Trainer) -> list[Any]:
+    """Return the dataloaders in the order of ``dataloader_idx``; they may be in a list, a dict, or both."""
+    return list(CombinedLoader(trainer.predict_dataloaders, "sequential").flattened)
 
 
 def _checked(output: Any, *, first: bool) -> Tensor:
@@ -151,8 +175,8 @@ def _checked(output: Any, *, first: bool) -> Tensor:
 def _labels(classes: Tensor, names: Sequence[str]) -> list[str]:
     """Return the label of each sample, given as a class index or as a value per class, which is above 0.5 if chosen."""
     if classes.dim() == 1:
-        name_of = dict(enumerate(names))
-        return [name_of.get(int(k), str(int(k))) for k in classes.tolist()]  # targets to ignore have no name
+        indices = [int(k) for k in classes.tolist()]
+        return [names[k] if 0 <= k < len(names) else str(k) for k in indices]  # targets to ignore have no name
     return [";".join(names[k] for k in row.nonzero().flatten().tolist()) for row in classes > 0.5]
 
 
@@ -165,18 +189,24 @@ def _file(dataset: Any, index: int) -> str:
     return str(sample[0]) if isinstance(sample, (list, tuple)) and isinstance(sample[0], (str, os.PathLike)) else ""
 
 
-def _write(path: Path, rows: Sequence[_Row], *, only_top: bool) -> None:
-    has_files = any(row.file for row in rows)
-    has_targets = all(row.target is not None for row in rows)
-    header = ["file" if has_files else "index", "predicted", *(["target"] if has_targets else [])]
+def _write(path: str, rows: Sequence[_Row], *, several: bool, only_top: bool) -> None:
+    columns: dict[str, list[Any]] = {"dataloader": [row.dataloader for row in rows]} if several else {}
+    if any(row.file for row in rows):
+        columns["file"] = [row.file for row in rows]
+    if not all(row.file for row in rows):
+        columns["index"] = [row.sample for row in rows]
+    columns["predicted"] = [row.predicted for row in rows]
+    if all(row.target is not None for row in rows):
+        columns["target"] = [row.target for row in rows]
+    header = list(columns)
     for rank, name in enumerate(rows[0].classes, start=1):
         header += [f"class_{rank}", f"probability_{rank}"] if only_top else [f"probability_{name}"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for row in rows:
-            cells = [row.file if has_files else row.sample, row.predicted, *([row.target] if has_targets else [])]
-            for name, value in zip(row.classes, row.probabilities, strict=True):
-                cells += [name, f"{value:.6g}"] if only_top else [f"{value:.6g}"]
-            writer.writerow(cells)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(header)
+    for row, *start in zip(rows, *columns.values(), strict=True):
+        cells = list(start)
+        for name, value in zip(row.classes, row.probabilities, strict=True):
+            cells += [name, f"{value:.6g}"] if only_top else [f"{value:.6g}"]
+        writer.writerow(cells)
+    _files.write(path, table.getvalue().encode())

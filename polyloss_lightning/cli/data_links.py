@@ -68,9 +68,10 @@ def check_links(model: Namespace | None, datamodule: Any) -> None:
 
 
 def take_class_names(data: Namespace | None, ckpt_path: str | None) -> None:
-    """Take ``class_names`` of the data from the checkpoint if there is no ``root``, to predict new images."""
+    """Take ``class_names`` of the data from the checkpoint if there is no training data, to predict new images."""
     arguments = _arguments(data)
-    missing = "class_names" in arguments and arguments["class_names"] is None and arguments.get("root") is None
+    training_data = arguments.get("train" if "train" in arguments else "root")
+    missing = "class_names" in arguments and arguments["class_names"] is None and training_data is None
     if data is None or not missing or not ckpt_path or not Path(ckpt_path).is_file():
         return
     checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)

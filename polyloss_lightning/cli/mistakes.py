@@ -1,4 +1,4 @@
-"""Telling mistakes in the command line or a config from faults of a program."""
+"""Distinguishes mistakes of the user (command line, config, files) from bugs, which keep their traceback."""
 
 import re
 import sysconfig
@@ -30,7 +30,7 @@ def is_mistake(error: Exception) -> bool:
     if not all(map(_is_library, files)):
         return False
     if _loads_checkpoint(error) or any(file.parts[-3:-1] == ("pytorch", "loggers") for file in files):
-        return True  # a file that is no checkpoint and a service on the net may raise errors of any type
+        return True  # a file that is not a checkpoint and a service on the net may raise errors of any type
     by_us = any(file.is_relative_to(_OURS) and file.parent.name != "cli" for file in files)
     return isinstance(error, MISTAKES) or (isinstance(error, AttributeError) and not by_us)
 
@@ -39,7 +39,7 @@ def describe(error: Exception) -> str:
     """Return the message of a mistake."""
     text = re.sub(r"\x1b\[\d*m", "", str(error)).strip()
     if _loads_checkpoint(error) and not isinstance(error, MISTAKES):
-        # Anything may go wrong in a file that is no checkpoint.
+        # Anything may go wrong in a file that is not a checkpoint.
         first = text.partition("\n")[0].partition(". ")[0]
         return f"`ckpt_path` is not a checkpoint that Lightning can load: {type(error).__name__} {first}".strip()
     return text or type(error).__name__

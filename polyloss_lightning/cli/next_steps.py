@@ -23,7 +23,7 @@ def next_commands(arguments: Sequence[str], ckpt_path: str) -> list[str]:
     skip = False
     for argument in arguments[1:]:
         if argument.startswith("--"):
-            # Where training began, and how long it took, is of no use to these commands.
+            # The starting checkpoint and the length of training do not apply to these commands.
             skip = argument.partition("=")[0] in ("--ckpt_path", "--trainer.max_epochs", "--trainer.max_steps")
         if not skip:
             kept.append(argument)
@@ -42,8 +42,9 @@ def poly_sentence(folder: str) -> str | None:
 def describe(epoch: EpochRecord) -> str | None:
     r"""Return a sentence about one epoch, or None if nothing is known.
 
-    For Poly-1 cross-entropy the gradient in the target's logit is :math:`-(1 - P_t)(1 + \epsilon P_t)`, so epsilon
-    scales its sum by :math:`\sum (1 - P_t)(1 + \epsilon P_t) / \sum (1 - P_t)`.
+    For Poly-1 cross-entropy the gradient with respect to the target's logit is
+    :math:`-(1 - P_t)(1 + \epsilon P_t)`, so epsilon scales its sum by
+    :math:`\sum (1 - P_t)(1 + \epsilon P_t) / \sum (1 - P_t)`.
 
     Example:
         >>> metrics = {"first_term_share": 0.98, "pt": 0.5, "correction": 1.0, "term_1": 1.5, "term_2": 0.15}

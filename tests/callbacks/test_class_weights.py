@@ -79,12 +79,26 @@ def test_counts_may_be_a_mapping_from_class_index_to_count(tmp_path):
     ("loss", "named"),
     [
         (Poly1BCEWithLogitsLoss(), "needs a Poly1CrossEntropyLoss or Poly1FocalLoss in the module"),
-        (Poly1CrossEntropyLoss(weight=[1.0, 2.0, 3.0]), "has class weights of its own"),
+        (
+            Poly1CrossEntropyLoss(weight=[1.0, 2.0, 3.0]),
+            "already has class weights, which differ from those of this data: pass no `weight`",
+        ),
     ],
 )
 def test_a_loss_that_cannot_take_them_is_an_error(tmp_path, loss, named):
     with pytest.raises(ValueError, match=named):
         fit(tmp_path, Model(loss))
+
+
+def test_a_module_fitted_on_other_data_needs_its_weights_removed(tmp_path):
+    model, other = Model(), Data()
+    fit(tmp_path, model)
+    other.class_counts = [4, 4, 2]
+    with pytest.raises(ValueError, match=r"use a new module \(or set `loss.weight = None`\) for other training data"):
+        fit(tmp_path, model, other)
+    model.loss_fn.weight = None
+    fit(tmp_path, model, other)
+    torch.testing.assert_close(model.loss_fn.weight, ClassWeights().weight([4, 4, 2]))
 
 
 def test_data_without_counts_or_with_an_empty_class_are_an_error(tmp_path):

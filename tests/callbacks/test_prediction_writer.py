@@ -1,5 +1,4 @@
 import csv
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +23,10 @@ class Model(LightningModule):
         return batch[0] if isinstance(batch, (list, tuple)) else batch
 
 
+class Files(TensorDataset):
+    samples = tuple((f"{k}.png", None) for k in range(5))
+
+
 def predict(path, writer, loader, model=None, **kwargs):
     trainer = Trainer(
         logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu", default_root_dir=path,
@@ -37,7 +40,7 @@ def predict(path, writer, loader, model=None, **kwargs):
 def test_one_row_per_sample_with_every_probability(tmp_path):
     writer = PredictionWriter(class_names=["cat", "dog", "owl"])
     header, *rows = predict(tmp_path, writer, DataLoader(TensorDataset(PROBABILITIES, TARGETS), batch_size=2))
-    assert writer.written == Path(tmp_path, "predictions.csv")
+    assert writer.written == str(tmp_path / "predictions.csv")
     assert header == ["index", "predicted", "target", "probability_cat", "probability_dog", "probability_owl"]
     assert [row[:3] for row in rows] == [
         ["0", "cat", "cat"],
@@ -58,9 +61,6 @@ def test_only_the_most_probable_classes_are_written(tmp_path):
 
 
 def test_rows_are_in_the_order_of_the_data_set_with_its_files(tmp_path):
-    class Files(TensorDataset):
-        samples = tuple((f"{k}.png", None) for k in range(5))
-
     loader = DataLoader(Subset(Files(PROBABILITIES), [4, 0, 2]), batch_size=2)
     header, *rows = predict(tmp_path, PredictionWriter(), loader)
     assert header[0] == "file"
@@ -99,11 +99,61 @@ def test_an_iterable_data_set_is_numbered(tmp_path):
         ({"logits": 1}, TypeError, r"got \{'logits': 1\}"),
     ],
 )
-def test_predictions_that_are_no_probabilities_are_an_error(tmp_path, output, error, named):
+def test_predictions_that_are_not_probabilities_are_an_error(tmp_path, output, error, named):
     model = Model()
     model.predict_step = lambda batch, batch_idx: output
     with pytest.raises(error, match=named):
         predict(tmp_path, PredictionWriter(), DataLoader(PROBABILITIES[:1]), model)
+
+
+@pytest.mark.parametrize("container", [list, lambda loaders: dict(zip("ab", loaders, strict=True))])
+def test_the_rows_of_several_dataloaders_can_be_told_apart(tmp_path, container):
+    loaders = [DataLoader(Files(PROBABILITIES[:2])), DataLoader(Files(PROBABILITIES[2:4]))]
+    header, *rows = predict(tmp_path, PredictionWriter(), container(loaders))
+    assert header[:3] == ["dataloader", "file", "predicted"]
+    assert [row[:3] for row in rows] == [
+        ["0", "0.png", "0"],
+        ["0", "1.png", "2"],
+        ["1", "0.png", "1"],
+        ["1", "1.png", "0"],
+    ]
+
+
+def test_samples_without_a_file_keep_their_index_next_to_samples_with_one(tmp_path):
+    loaders = [DataLoader(Files(PROBABILITIES[:1])), DataLoader(PROBABILITIES[:2])]
+    header, *rows = predict(tmp_path, PredictionWriter(), loaders)
+    assert header[:3] == ["dataloader", "file", "index"]
+    assert [row[:3] for row in rows] == [["0", "0.png", "0"], ["1", "", "0"], ["1", "", "1"]]
+
+
+def test_a_target_that_is_no_class_index_is_left_out(tmp_path):
+    data = TensorDataset(PROBABILITIES, torch.full((5,), 0.7))
+    header, *_ = predict(tmp_path, PredictionWriter(), DataLoader(data, batch_size=2))
+    assert header[:3] == ["index", "predicted", "probability_0"]
+
+
+@pytest.mark.parametrize("path", [None, "predictions.csv"])
+@pytest.mark.parametrize("same", [True, False])
+def test_two_writers_of_one_file_are_an_error(tmp_path, path, same):
+    writer = PredictionWriter(path)
+    other = writer if same else PredictionWriter(path)
+    trainer = Trainer(logger=False, accelerator="cpu", default_root_dir=tmp_path, callbacks=[writer, other])
+    with pytest.raises(ValueError, match=r"several PredictionWriters .* write the same file, predictions\.csv"):
+        trainer.predict(Model(), DataLoader(PROBABILITIES))
+
+
+def test_two_writers_write_two_files(tmp_path):
+    writers = [PredictionWriter(tmp_path / "all.csv"), PredictionWriter(tmp_path / "top.csv", top_k=1)]
+    trainer = Trainer(logger=False, accelerator="cpu", default_root_dir=tmp_path, callbacks=writers)
+    trainer.predict(Model(), DataLoader(PROBABILITIES))
+    assert [len((tmp_path / name).read_text().splitlines()) for name in ("all.csv", "top.csv")] == [6, 6]
+
+
+def test_a_folder_as_the_path_is_an_error_before_the_first_batch(tmp_path):
+    model = Model()
+    model.predict_step = lambda batch, batch_idx: pytest.fail("a batch was predicted")
+    with pytest.raises(IsADirectoryError, match="must be that of a file, got the folder"):
+        predict(tmp_path, PredictionWriter(tmp_path), DataLoader(PROBABILITIES), model)
 
 
 @pytest.mark.parametrize("top_k", [0, -1])

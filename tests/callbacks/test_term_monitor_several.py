@@ -5,9 +5,10 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
-from polyloss_lightning.callbacks import PolynomialTermMonitor
+from polyloss_lightning.callbacks import EpsilonScheduler, PolynomialTermMonitor
 from polyloss_lightning.losses import Poly1CrossEntropyLoss
 from polyloss_lightning.record import read_record
+from polyloss_lightning.schedules import LinearSchedule
 
 
 @pytest.fixture
@@ -77,3 +78,26 @@ def test_the_same_loss_twice_is_refused(two, make_trainer, losses):
     callbacks = [PolynomialTermMonitor(losses=["loss_fn"]), PolynomialTermMonitor(losses=losses)]
     with pytest.raises(ValueError, match=r"two PolynomialTermMonitors .*\['loss_fn'\]; set `losses` on each"):
         make_trainer(callbacks=callbacks, max_epochs=1).fit(two)
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        [PolynomialTermMonitor()],
+        [PolynomialTermMonitor(losses=["heads.a b"]), PolynomialTermMonitor(losses=["heads.a_b"])],
+        [EpsilonScheduler(LinearSchedule(0.0, 1.0), loss=["heads.a b", "heads.a_b"])],
+    ],
+)
+def test_two_losses_with_one_name_in_the_log_are_refused(observed, make_trainer, callbacks):
+    module = observed()
+    module.heads = nn.ModuleDict({"a b": Poly1CrossEntropyLoss(0.0), "a_b": Poly1CrossEntropyLoss(5.0)})
+    with pytest.raises(ValueError, match=r"the losses at 'heads.a b' and 'heads.a_b' would both be logged as"):
+        make_trainer(callbacks=callbacks, max_epochs=1).fit(module)
+
+
+def test_of_two_losses_with_one_name_in_the_log_one_may_be_chosen(observed, make_trainer):
+    module = observed()
+    module.heads = nn.ModuleDict({"a b": module.loss_fn, "a_b": Poly1CrossEntropyLoss(5.0)})
+    trainer = make_trainer(callbacks=[PolynomialTermMonitor(losses=["heads.a b"])], max_epochs=1)
+    trainer.fit(module)
+    assert trainer.callback_metrics["poly/epsilon"] == module.loss_fn.epsilon

@@ -1,1 +1,1 @@
-"""What serves the term monitor alone."""
+"""Helpers of PolynomialTermMonitor."""

@@ -1,1 +1,1 @@
-"""What several callbacks read from a Trainer, and do with it."""
+"""Helpers for reading and wrapping a Trainer, shared by the callbacks."""

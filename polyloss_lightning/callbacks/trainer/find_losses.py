@@ -6,6 +6,7 @@ from typing import TypeAlias, TypeVar
 import lightning.pytorch as pl
 
 from polyloss_lightning.callbacks.loss_override import PolyLossOverride
+from polyloss_lightning.callbacks.trainer.log_names import path_in_names
 from polyloss_lightning.interception import ReplacedLoss
 from polyloss_lightning.interception.scope import without_wrappers
 from polyloss_lightning.losses import PolyLoss
@@ -59,12 +60,26 @@ def choose(found: Mapping[str, _L], paths: Sequence[str] | None, argument: str) 
 def choose_for(
     callback: pl.Callback, kind: type[pl.Callback], trainer: pl.Trainer, found: Mapping[str, _L], argument: str
 ) -> dict[str, _L]:
-    """Return the losses chosen by the ``argument`` of ``callback``, which no other callback of this kind may choose."""
+    """Return the losses chosen by the ``argument`` of ``callback``, which no other callback of this kind may choose.
+
+    Two paths that have the same name in a log are a ``ValueError`` too: Lightning would log the mean of both values.
+    """
     mine = choose(found, getattr(callback, argument), argument)
+    every = list(mine)
     for other in find_callbacks(trainer, kind):
-        shared = [] if other is callback else sorted(mine.keys() & choose(found, getattr(other, argument), argument))
+        theirs = {} if other is callback else choose(found, getattr(other, argument), argument)
+        shared = sorted(mine.keys() & theirs)
         if shared:
             raise ValueError(f"two {kind.__name__}s have the same losses: {shared}; set `{argument}` on each of them")
+        every += theirs
+    path_of: dict[str, str] = {}
+    for path in every:
+        first = path_of.setdefault(path_in_names(path), path)
+        if first != path:
+            raise ValueError(
+                f"the losses at {first!r} and {path!r} would both be logged as {path_in_names(path)!r}: rename one of "
+                "them (only letters, digits and _ . / - are kept in names)"
+            )
     return mine
 
 

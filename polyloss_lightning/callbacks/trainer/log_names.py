@@ -14,8 +14,18 @@ def prefix(stage: Stage | Literal[""], path: str, several: bool) -> str:
         >>> prefix("train", "loss_fn", several=False), prefix("val", "heads.0.loss", several=True)
         ('train/poly/', 'val/poly/heads.0.loss/')
     """
-    loss = re.sub(r"[^A-Za-z0-9_./-]", "_", path) + "/" if several else ""
+    loss = path_in_names(path) + "/" if several else ""
     return f"{stage}/poly/{loss}".lstrip("/")
+
+
+def path_in_names(path: str) -> str:
+    """Return the path of a loss as it is written in names, without the characters that some loggers refuse.
+
+    Example:
+        >>> path_in_names("heads.a b")
+        'heads.a_b'
+    """
+    return re.sub(r"[^A-Za-z0-9_./-]", "_", path)
 
 
 def epsilon_values(path: str, several: bool, epsilon: Sequence[float]) -> dict[str, float]:

@@ -138,8 +138,8 @@ def _losses(report: Report) -> Illustration | None:
         axes.set_title(label)
     finish(figure, columns=3)
     caption = (
-        "Left: Poly-1 cross-entropy, -log Pt + epsilon (1 - Pt). Right: the strength of its gradient in the target's "
-        "logit, (1 - Pt)(1 + epsilon Pt)."
+        "Left: Poly-1 cross-entropy, -log Pt + epsilon (1 - Pt). Right: the strength of its gradient with respect "
+        "to the target's logit, (1 - Pt)(1 + epsilon Pt)."
     )
     return Illustration("losses", "The losses", figure, caption, f"Epsilon {', '.join(f'{e:g}' for e in epsilons)}")
 
