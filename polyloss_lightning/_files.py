@@ -106,8 +106,8 @@ def local_copy(path: PathLike) -> Iterator[str]:
 
 def _locate(path: PathLike) -> tuple[Any, str]:
     text = os.fspath(path)
-    if "://" not in text:
+    if "::" in text and "://" not in text:
         # In a local path, fsspec would take "::" for a chain of file systems, and cut off what follows.
-        return LocalFileSystem(), str(LocalFileSystem._strip_protocol(text))
+        return LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
     system, place = url_to_fs(text)
     return system, str(place)
