@@ -49,7 +49,8 @@ class Runs:
         """Return whether a large or a small value is good."""
         if plan.mode is not None:
             return plan.mode
-        return next((mode_of(outcome_of(trial)["metric"]) for trial in self.done.values()), "max")
+        metric = next((outcome_of(trial)["metric"] for trial in self.done.values()), "")
+        return mode_of(metric) if metric else "max"  # a plain number has no name
 
     def results(self) -> list[Result]:
         """Return setting, seed and value of the planned runs that have ended; NaN if a run failed."""

@@ -6,13 +6,10 @@ import optuna
 import pytest
 
 from polyloss_lightning.search import Setting, search
-from polyloss_lightning.search.engine import run_search
-from polyloss_lightning.search.plan import Plan
 from polyloss_lightning.search.plan_store import load_plan
 from polyloss_lightning.search.report.data import read_report
 from polyloss_lightning.search.storage import Location
 from polyloss_lightning.search.table import as_text
-from polyloss_lightning.search.worker import Job
 
 GAINS = {"0": 0.0, "1": 0.5, "2": 1.0}
 
@@ -217,10 +214,23 @@ def test_without_a_monitor_the_name_of_the_metric_decides_the_mode(folder):
     def objective(gain, seed):
         return {"val/loss": gain, "val/poly/base_loss": 2 + gain + random.Random(f"{gain} {seed}").gauss(0, 0.1)}
 
-    plan = Plan(tuple(Setting(name, gain) for name, gain in GAINS.items()), "2", mode=None)
-    job = Job(objective, plan, Location(folder / "study", f"journal:{folder}/log"), 4)
-    result = run_search(job, workers=1, in_process=True, write=lambda line: None)
+    result, _ = run(folder, objective, baseline="2")
     assert (result.pick, result.comparison.verdict) == ("0", "better")
+    assert read_report(Location(folder / "study", f"journal:{folder}/log").open()).answer.sentence == result.sentence
+
+
+def test_the_name_of_the_monitor_decides_the_mode(folder):
+    def objective(gain, seed):
+        return {"val/poly/base_loss": 2 + gain + random.Random(f"{gain} {seed}").gauss(0, 0.1)}
+
+    result, _ = run(folder, objective, baseline="2", monitor="val/poly/base_loss")
+    assert (result.pick, result.comparison.verdict) == ("0", "better")
+
+
+def test_a_study_of_the_other_mode_is_refused_with_the_difference(folder):
+    run(folder, mode="max")
+    with pytest.raises(ValueError, match="undo this change:\ndesign:\n-mode: max\n\\+mode: null"):
+        run(folder)
 
 
 def test_a_report_on_an_unfinished_search_is_no_look(folder):
@@ -268,6 +278,8 @@ def test_the_plan_can_be_read_from_the_study(folder):
         ({"mode": "best"}, "`mode` must be 'max' or 'min', got 'best'"),
         ({"baseline": "zero"}, "must be among the settings .* got 'zero'"),
         ({"settings": {"0": 0.0}}, "at least one setting other than the baseline"),
+        ({"monitor": "speed"}, "`mode` must be given as 'max' or 'min': the name 'speed' does not show"),
+        ({"monitor": "val_loss", "mode": "min"}, "`monitor` must not move with epsilon, got 'val_loss'"),
         ({"monitor": "val_loss"}, "`monitor` must not move with epsilon, got 'val_loss'"),
         ({"settings": [Setting("0", 0), Setting("0", 1), Setting("1", 1)]}, r"its own name, got \['0'\]"),
     ],
