@@ -4,6 +4,7 @@ import random
 
 import optuna
 import pytest
+import sqlalchemy
 
 from polyloss_lightning.search import Setting, search
 from polyloss_lightning.search.plan_store import load_plan
@@ -267,6 +268,18 @@ def test_the_plan_can_be_read_from_the_study(folder):
     plan, confirm_seeds = load_plan(Location(folder / "study", f"journal:{folder}/log").open())
     assert [setting.name for setting in plan.settings] == ["0", "1", "2"]
     assert (plan.baseline, plan.controls, plan.explore_seeds, confirm_seeds) == ("0", (("1",),), 3, 4)
+
+
+@pytest.mark.parametrize("name", ["a %20#:@ü{b}+", "a?b"])
+def test_the_folder_may_have_any_name(folder, name):
+    if "?" in name and sqlalchemy.__version__ < "2.1":
+        with pytest.raises(ValueError, match=r"without '\?' in its path"):
+            run(folder, study=folder / name, storage=None)
+        return
+    run(folder, study=folder / name, storage=None)
+    assert (folder / name / "study.db").is_file()
+    assert [path.name for path in folder.iterdir()] == [name]
+    assert read_report(Location(folder / name).open()).answer.pick == "2"
 
 
 @pytest.mark.parametrize(
