@@ -131,8 +131,6 @@ def run_search(
     """
     if workers < 1:
         raise ValueError(f"`workers` must be at least 1, got {workers}")
-    if job.confirm_seeds < 2:
-        raise ValueError(f"`confirm_seeds` must be at least 2, got {job.confirm_seeds}")
     with quiet():
         study = job.location.open("minimize" if job.plan.mode == "min" else "maximize")
         job = replace(job, confirm_seeds=keep_plan(study, job.plan, job.confirm_seeds))
