@@ -86,7 +86,7 @@ def search(
         ...         objective, {"small": 0.1, "large": 1.0}, baseline="small", study=folder, write=lambda line: None
         ...     )
         >>> print(result.sentence)
-        large, picked on seeds 0 to 2, beats small by 0.947 units on 10 fresh seeds (95 % interval 0.849 to 1.04).
+        large, picked on seeds 0 to 2, beats small by 0.947 in value on 10 fresh seeds (95 % interval 0.849 to 1.04).
     """
     if isinstance(settings, Mapping):
         settings = [Setting(name, value) for name, value in settings.items()]

@@ -60,7 +60,7 @@ def find_monitor(metrics: Collection[str], monitor: str | None) -> str:
             return name
     wanted = f"{monitor!r}" if monitor is not None else " or ".join(map(repr, FALLBACKS))
     fitting = sorted(name for name in metrics if not moves_with_epsilon(name) and "class/" not in name)
-    raise ValueError(f"`monitor` must be a metric of the run, and {wanted} is none: set it to one of {fitting}")
+    raise ValueError(f"`monitor` must be a metric of the run, and the run has no {wanted}. Set it to one of {fitting}")
 
 
 def of_test_part(metric: str) -> str:

@@ -70,7 +70,7 @@ def test_a_mode_without_a_monitor_is_refused():
 
 def test_without_a_monitor_balanced_accuracy_decides():
     assert find_monitor(["val/loss", "val/balanced_accuracy"], None) == "val/balanced_accuracy"
-    with pytest.raises(ValueError, match=r"set it to one of \['val/acc'\]"):
+    with pytest.raises(ValueError, match=r"the run has no .* Set it to one of \['val/acc'\]"):
         find_monitor(["val/loss", "val/acc"], None)
 
 

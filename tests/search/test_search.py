@@ -248,7 +248,7 @@ def test_a_report_on_an_unfinished_search_is_no_look(folder):
 
 def test_without_a_test_metric_the_answer_has_a_note(folder):
     result, _ = run(folder, lambda gain, seed: {"val_acc": 0.5 + gain / 10}, monitor="val_acc")
-    assert any("the same data chose the checkpoint and the setting" in note for note in result.notes)
+    assert any("which also selected the checkpoint and the setting" in note for note in result.notes)
 
 
 def test_a_pick_at_the_edge_of_the_grid_is_mentioned(folder):
@@ -268,6 +268,14 @@ def test_the_plan_can_be_read_from_the_study(folder):
     plan, confirm_seeds = load_plan(Location(folder / "study", f"journal:{folder}/log").open())
     assert [setting.name for setting in plan.settings] == ["0", "1", "2"]
     assert (plan.baseline, plan.controls, plan.explore_seeds, confirm_seeds) == ("0", (("1",),), 3, 4)
+
+
+def test_a_study_in_another_format_is_refused(folder):
+    run(folder)
+    study = Location(folder / "study", f"journal:{folder}/log").open()
+    study.set_user_attr("plan", 0)
+    with pytest.raises(ValueError, match="cannot read the study 'study': it has plan format 0, this version reads for"):
+        load_plan(study)
 
 
 @pytest.mark.parametrize("name", ["a %20#:@ü{b}+", "a?b"])
