@@ -64,7 +64,7 @@ def search(
             for which the error level is halved.
         monitor: the metric that decides, if the objective returns several.
         mode: whether a large or a small value is good; None decides by the name of the metric (``"max"`` for a plain
-            number).
+            number). Without ``monitor``, it applies to a plain number only.
         study: folder of the study; its name identifies the study in ``storage``.
         storage: URL of a database or ``journal:PATH`` for workers on several machines, each of which calls this
             function; None is a file in the folder.

@@ -211,29 +211,6 @@ def test_objectives_may_return_several_metrics(folder):
     assert result.unit.percent
 
 
-def test_without_a_monitor_the_name_of_the_metric_decides_the_mode(folder):
-    def objective(gain, seed):
-        return {"val/loss": gain, "val/poly/base_loss": 2 + gain + random.Random(f"{gain} {seed}").gauss(0, 0.1)}
-
-    result, _ = run(folder, objective, baseline="2")
-    assert (result.pick, result.comparison.verdict) == ("0", "better")
-    assert read_report(Location(folder / "study", f"journal:{folder}/log").open()).answer.sentence == result.sentence
-
-
-def test_the_name_of_the_monitor_decides_the_mode(folder):
-    def objective(gain, seed):
-        return {"val/poly/base_loss": 2 + gain + random.Random(f"{gain} {seed}").gauss(0, 0.1)}
-
-    result, _ = run(folder, objective, baseline="2", monitor="val/poly/base_loss")
-    assert (result.pick, result.comparison.verdict) == ("0", "better")
-
-
-def test_a_study_of_the_other_mode_is_refused_with_the_difference(folder):
-    run(folder, mode="max")
-    with pytest.raises(ValueError, match="undo this change:\ndesign:\n-mode: max\n\\+mode: null"):
-        run(folder)
-
-
 def test_a_report_on_an_unfinished_search_is_no_look(folder):
     with pytest.raises(KeyboardInterrupt):
         run(folder, Objective(stop_at=12))
