@@ -51,6 +51,7 @@ class PolyLossCLI(LightningCLI):
     ) -> None:
         self._command_line = list(sys.argv[1:] if command_line is None else command_line)
         self._best_validation = BestValidation()
+        self._other_subcommands = other_subcommands or {}
         names = ", ".join(config_names())
         description = f"Train with PolyLoss from one YAML file. Names of the shipped configs: {names}."
         if other_subcommands:
@@ -64,6 +65,13 @@ class PolyLossCLI(LightningCLI):
             trainer_defaults={"callbacks": self._best_validation},
             **kwargs,
         )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Create the parser, which names the other subcommands if a subcommand is unknown."""
+        parser = super().init_parser(**kwargs)
+        if isinstance(parser, OneLineParser):
+            parser.other_subcommands = tuple(self._other_subcommands)
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of this command."""

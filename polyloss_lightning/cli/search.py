@@ -56,8 +56,12 @@ def _search(options: argparse.Namespace, fit_arguments: list[str], arguments: li
     warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
     job, num_threads = _job(options, fit_arguments, arguments)
     workers, reason = (
-        (options.workers, "as requested") if options.workers else default_workers(num_threads, job.devices_per_run)
+        default_workers(num_threads, job.devices_per_run)
+        if options.workers is None
+        else (options.workers, "as requested")
     )
+    if workers < 1:
+        raise ValueError(f"`workers` must be at least 1, got {workers}")
     total = job.plan.number_of_runs(job.confirm_seeds)
     _print(f"{len(job.plan.settings)} settings, {total} runs, {workers} at a time ({reason}), in {job.location.folder}")
     for note in job.plan.notes:

@@ -135,7 +135,7 @@ def _compare(runs: Runs, plan: Plan, picks: Picks, look: int) -> Comparison:
 
 def _notes_about_data(metric: str) -> list[str]:
     if metric.startswith(("val", "train")):
-        return [f"{metric} is of the validation data: the same data chose the checkpoint and the setting"]
+        return [f"{metric} was measured on the validation data, which also selected the checkpoint and the setting"]
     return []
 
 

@@ -75,7 +75,7 @@ def scales_learning_rate(config: Config) -> bool:
 
 
 def without_idle_callbacks(config: Config) -> Config:
-    """Return a config without the callbacks that fail if there is no loss of this package, if there is none."""
+    """Return a config without the callbacks that need a loss of this package, if it has no such loss."""
     if uses_polyloss(config):
         return config
     edited = copy.deepcopy(config)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from polyloss_lightning.search.answer import Answer, answer
 from polyloss_lightning.search.comparison import Mode
 from polyloss_lightning.search.devices import environment_of_worker
-from polyloss_lightning.search.monitor import check_monitor
+from polyloss_lightning.search.monitor import check_monitor, mode_of
 from polyloss_lightning.search.outcome import Objective
 from polyloss_lightning.search.plan import Plan, Setting
 from polyloss_lightning.search.plan_store import keep_plan
@@ -38,7 +38,7 @@ def search(
     explore_seeds: int = 3,
     confirm_seeds: int = 10,
     monitor: str | None = None,
-    mode: Mode = "max",
+    mode: Mode | None = None,
     study: str | os.PathLike[str] = "polyloss_search",
     storage: str | None = None,
     workers: int = 1,
@@ -63,7 +63,8 @@ def search(
         confirm_seeds: number of fresh seeds of the second phase. Increasing it later is another look at the same data,
             for which the error level is halved.
         monitor: the metric that decides, if the objective returns several.
-        mode: whether a large or a small value is good.
+        mode: whether a large or a small value is good; None decides by the name of the metric (``"max"`` for a plain
+            number). Without ``monitor``, it applies to a plain number only.
         study: folder of the study; its name identifies the study in ``storage``.
         storage: URL of a database or ``journal:PATH`` for workers on several machines, each of which calls this
             function; None is a file in the folder.
@@ -73,7 +74,8 @@ def search(
 
     Raises:
         ModuleNotFoundError: if the extra ``search`` is not installed.
-        ValueError: if an argument is out of range, or the study exists with other settings.
+        ValueError: if an argument is out of range, the name of ``monitor`` does not show the mode and none is given,
+            or the study exists with other settings.
 
     Example:
         >>> import random, tempfile
@@ -84,12 +86,13 @@ def search(
         ...         objective, {"small": 0.1, "large": 1.0}, baseline="small", study=folder, write=lambda line: None
         ...     )
         >>> print(result.sentence)
-        large, picked on seeds 0 to 2, beats small by 0.947 units on 10 fresh seeds (95 % interval 0.849 to 1.04).
+        large, picked on seeds 0 to 2, beats small by 0.947 in value on 10 fresh seeds (95 % interval 0.849 to 1.04).
     """
     if isinstance(settings, Mapping):
         settings = [Setting(name, value) for name, value in settings.items()]
     if monitor is not None:
         check_monitor(monitor)
+        mode = mode or mode_of(monitor)
     plan = Plan(tuple(settings), baseline, tuple(tuple(group) for group in controls), explore_seeds, monitor, mode)
     limit = max_time.total_seconds() if isinstance(max_time, timedelta) else max_time
     return run_search(
@@ -128,8 +131,6 @@ def run_search(
     """
     if workers < 1:
         raise ValueError(f"`workers` must be at least 1, got {workers}")
-    if job.confirm_seeds < 2:
-        raise ValueError(f"`confirm_seeds` must be at least 2, got {job.confirm_seeds}")
     with quiet():
         study = job.location.open("minimize" if job.plan.mode == "min" else "maximize")
         job = replace(job, confirm_seeds=keep_plan(study, job.plan, job.confirm_seeds))

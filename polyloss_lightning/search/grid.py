@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -39,6 +40,9 @@ class Grid:
         vary: ``KEY=VALUE,VALUE,...`` for any key of the config. Several keys, and epsilons, are combined.
         learning_rate_factors: the baseline at these multiples of its learning rate is a group of controls.
         controls: ``KEY=VALUE``: the baseline with this change is a control.
+
+    Raises:
+        ValueError: if an epsilon or a factor is out of range.
     """
 
     epsilons: Sequence[float] = ()
@@ -46,6 +50,15 @@ class Grid:
     vary: Sequence[str] = ()
     learning_rate_factors: Sequence[float] = LEARNING_RATE_FACTORS
     controls: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name, numbers in (("epsilon", self.epsilons), ("schedule", itertools.chain.from_iterable(self.schedules))):
+            for number in numbers:
+                if not math.isfinite(number):
+                    raise ValueError(f"`{name}` must be finite, got {number}")
+        for factor in self.learning_rate_factors:
+            if not (math.isfinite(factor) and factor > 0):
+                raise ValueError(f"`learning_rate_factors` must be finite and above 0, got {factor}")
 
     @property
     def epsilons_and_schedules(self) -> list[Epsilon]:
@@ -59,13 +72,16 @@ def settings_of(grid: Grid, resolve: Resolve) -> tuple[list[Setting], list[tuple
     """Return the settings (the baseline first), the groups of controls, and notes about them.
 
     Raises:
-        ValueError: if an option is not ``KEY=VALUE``.
+        ValueError: if an option is not ``KEY=VALUE``, or its value is not valid YAML.
     """
     config = resolve([])
     plain = with_epsilon(config, 0.0)
     base = base_loss_name(plain)
     settings = [Setting(BASELINE, plain, base, "epsilon", 0.0)]
-    axes = [[(key, value) for value in _values(text)] for key, text in map(_split, grid.vary)]
+    axes = [
+        [(key, value) for value in values]
+        for key, values in (_split("vary", option, many=True) for option in grid.vary)
+    ]
     epsilons: list[Epsilon | None] = [*grid.epsilons_and_schedules] or [None]
     for changes in itertools.product(*axes):
         changed = resolve([_argument(key, value) for key, value in changes]) if changes else config
@@ -84,8 +100,7 @@ def settings_of(grid: Grid, resolve: Resolve) -> tuple[list[Setting], list[tuple
         for factor in grid.learning_rate_factors
     ]
     others = []
-    for key, text in map(_split, grid.controls):
-        value = yaml.safe_load(text)
+    for key, value in (_split("control", option) for option in grid.controls):
         changed, name = resolve([_argument(key, value)]), _name(key, value)
         others.append(Setting(f"{BASELINE}, {name}", with_epsilon(changed, 0.0), f"{base} with {name}"))
     if factors:
@@ -121,17 +136,20 @@ def _notes(config: Config) -> list[str]:
     return notes
 
 
-def _split(option: str) -> tuple[str, str]:
-    key, equals, value = option.partition("=")
-    if not equals or not key or not value:
-        raise ValueError(f"must be KEY=VALUE, such as model.loss_fn.init_args.gamma=0,1,2, got {option!r}")
-    return key.removeprefix("--"), value
-
-
-def _values(text: str) -> list[Any]:
-    """Split at the commas outside of brackets."""
-    values = yaml.safe_load(f"[{text}]")
-    return list(values)
+def _split(name: str, option: str, *, many: bool = False) -> tuple[str, Any]:
+    """Return key and value of the option ``name``; the list of values, which commas outside of brackets separate."""
+    key, equals, text = option.partition("=")
+    if not equals or not key or not text:
+        raise ValueError(
+            f"`{name}` must be KEY=VALUE, such as model.loss_fn.init_args.gamma=0,1,2, got {option!r}"
+            if many
+            else f"`{name}` must be KEY=VALUE, such as trainer.max_epochs=60, got {option!r}"
+        )
+    try:
+        return key.removeprefix("--"), yaml.safe_load(f"[{text}]" if many else text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"`{name}` must be KEY=VALUE with a value in YAML, got {option!r}: {reason}") from None
 
 
 def _argument(key: str, value: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from polyloss_lightning.search.extra import require
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
@@ -119,12 +121,8 @@ def seeds_needed(sd: float, gain: float, level: float = 0.05, power: float = POW
 
 
 def _scipy_stats() -> Any:
-    from polyloss_lightning.search.extra import require
-
     return require("scipy.stats")
 
 
 def _numpy() -> Any:
-    from polyloss_lightning.search.extra import require
-
     return require("numpy")

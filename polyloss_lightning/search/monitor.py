@@ -6,10 +6,17 @@ from collections.abc import Collection
 from polyloss_lightning.search.comparison import Mode
 
 FALLBACKS = ("val/balanced_accuracy", "val/poly/base_loss")
+# Whole words, so that "gloss_accuracy" is no loss and "receipt_f1" has no "ece" in it.
+_WORD = r"(?<![A-Za-z])(?:{})(?![A-Za-z])"
 _LARGE_IS_GOOD = re.compile(
-    r"acc|recall|precision|f1|auc|auroc|iou|jaccard|dice|(^|[/_])(m?ap|mcc|kappa|r2|pt)($|[/_@\d])"
+    _WORD.format(
+        r"[a-z]*acc(uracy)?|recall|precision|[a-z]*f1(score)?|[a-z]*auc|auroc|[a-z]*iou|jaccard|dice|m?ap|mAP|mcc|kappa"
+        r"|r2|pt"
+    )
 )
-_SMALL_IS_GOOD = re.compile(r"loss|error|err$|nll|entropy|mse|mae|rmse|perplexity|brier|ece")
+_SMALL_IS_GOOD = re.compile(
+    _WORD.format(r"(val|valid|train|test|log)?loss|errors?|err|nll|(cross)?entropy|r?mse|mae|perplexity|brier|ece")
+)
 # The loss and what is derived from it. The base loss and metrics such as cross-entropy do not contain epsilon.
 _MOVES = re.compile(r"(^|[/_])loss(_epoch|_step)?$|/poly/(.*/)?(term_\d+|tail|correction|first_term_share)")
 
@@ -53,7 +60,7 @@ def find_monitor(metrics: Collection[str], monitor: str | None) -> str:
             return name
     wanted = f"{monitor!r}" if monitor is not None else " or ".join(map(repr, FALLBACKS))
     fitting = sorted(name for name in metrics if not moves_with_epsilon(name) and "class/" not in name)
-    raise ValueError(f"`monitor` must be a metric of the run, and {wanted} is none: set it to one of {fitting}")
+    raise ValueError(f"`monitor` must be a metric of the run, and the run has no {wanted}. Set it to one of {fitting}")
 
 
 def of_test_part(metric: str) -> str:
@@ -70,16 +77,20 @@ def mode_of(metric: str) -> Mode:
     """Return whether a large or a small value of ``metric`` is good.
 
     Raises:
-        ValueError: if the name does not show it.
+        ValueError: if the name does not show it, or contains a word for each of them.
 
     Example:
         >>> mode_of("val/balanced_accuracy"), mode_of("val/poly/base_loss")
         ('max', 'min')
     """
-    if _SMALL_IS_GOOD.search(metric):
-        return "min"
-    if _LARGE_IS_GOOD.search(metric):
-        return "max"
+    small, large = _SMALL_IS_GOOD.search(metric), _LARGE_IS_GOOD.search(metric)
+    if small and large:
+        raise ValueError(
+            f"`mode` must be given as 'max' or 'min': in the name {metric!r}, {small[0]!r} means that a small value is "
+            f"good, and {large[0]!r} that a large one is"
+        )
+    if small or large:
+        return "min" if small else "max"
     raise ValueError(f"`mode` must be given as 'max' or 'min': the name {metric!r} does not show which of them is good")
 
 

@@ -48,7 +48,7 @@ def execute(objective: Objective, value: Any, pair: Pair, monitor: str | None) -
 
     Raises:
         TypeError: if the objective returns something else.
-        ValueError: if the number that decides is not finite, or ``monitor`` is no metric of the run.
+        ValueError: if the number that decides is not finite, or ``monitor`` is not a metric of the run.
     """
     began = time.perf_counter()
     result = objective(value, pair.seed)

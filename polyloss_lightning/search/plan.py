@@ -57,7 +57,8 @@ class Plan:
         controls: groups of names of other settings that the pick has to beat; the best of each group is confirmed.
         explore_seeds: number of seeds on which the pick is made, 0 to ``explore_seeds - 1``.
         monitor: name of the metric that decides; None if the objective returns a number.
-        mode: whether a large or a small value is good; None decides by the name of the metric.
+        mode: whether a large or a small value is good; None decides by the name of the metric (``"max"`` for a plain
+            number). Without ``monitor``, it applies to a plain number only.
         notes: sentences about the plan that belong to the answer.
         command: the command line that reproduces the search, if there is one.
     """

@@ -56,7 +56,10 @@ def load_plan(study: Study) -> tuple[Plan, int]:
     """
     stored = study.user_attrs
     if stored.get("plan") != _VERSION:
-        raise ValueError(f"the study {study.study_name!r} is no search of this version: plan {stored.get('plan')}")
+        raise ValueError(
+            f"cannot read the study {study.study_name!r}: it has plan format {stored.get('plan')}, this version reads "
+            f"format {_VERSION}"
+        )
     texts = _texts(study)
     design = yaml.safe_load(texts["design"])
     design["controls"] = tuple(map(tuple, design["controls"]))

@@ -47,9 +47,11 @@ class Runs:
 
     def mode(self, plan: Plan) -> Mode:
         """Return whether a large or a small value is good."""
-        if plan.mode is not None:
+        metric = next((outcome_of(trial)["metric"] for trial in self.done.values()), "")
+        chosen_here = plan.monitor is None and metric  # the given mode cannot be meant for a metric that nobody named
+        if plan.mode is not None and not chosen_here:
             return plan.mode
-        return next((mode_of(outcome_of(trial)["metric"]) for trial in self.done.values()), "max")
+        return mode_of(metric) if metric else "max"  # a plain number has no name
 
     def results(self) -> list[Result]:
         """Return setting, seed and value of the planned runs that have ended; NaN if a run failed."""

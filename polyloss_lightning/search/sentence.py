@@ -32,7 +32,7 @@ class Unit:
     def words(self) -> str:
         """What follows a number: "points of balanced accuracy"."""
         name = self.metric.rpartition("/")[2].replace("_", " ")
-        return f"points of {name}" if self.percent else f"of {name}" if name else "units"
+        return f"points of {name}" if self.percent else f"of {name}" if name else "in value"
 
     def number(self, value: float) -> str:
         """Return ``value`` in this unit.
@@ -90,7 +90,7 @@ def _outcome(comparison: Comparison, plan: Plan, unit: Unit, picked: str) -> str
                 f"({unit.number(-least.high)} to {unit.number(-least.low)})."
             )
         return (
-            f"{text}, but {_phrase(plan, least.against)} may do as well: against it there is "
+            f"{text}, but {_phrase(plan, least.against)} may do as well; against it: "
             f"{_no_gain(least, unit, confidence)}."
         )
     also = [f", and {_phrase(plan, d.against)} by {unit.number(d.mean)} ({unit.interval(d)})" for d in controls]
@@ -113,9 +113,9 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
 
 def _no_gain(difference: Difference, unit: Unit, confidence: str) -> str:
     return (
-        f"no gain that {len(difference.seeds)} seeds can show (measured {unit.number(difference.mean)} {unit.words}, "
-        f"{confidence} {unit.interval(difference)}): {unit.number(difference.detectable)} would have been seen with a "
-        f"probability of 80 %; {difference.seeds_for_half} seeds would show half of that"
+        f"no gain detected with {len(difference.seeds)} seeds (measured {unit.number(difference.mean)} {unit.words}, "
+        f"{confidence} {unit.interval(difference)}): a gain of {unit.number(difference.detectable)} would have been "
+        f"detected with 80 % probability; detecting half of it takes {difference.seeds_for_half} seeds"
     )
 
 

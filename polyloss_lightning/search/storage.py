@@ -63,6 +63,7 @@ class Location:
 
         Raises:
             FileNotFoundError: if there is no study and it is not to be created.
+            ValueError: if the path of the folder does not fit into the URL of a database.
         """
         optuna = require("optuna")
         sampler = optuna.samplers.RandomSampler()  # never used: all runs are enqueued
@@ -91,7 +92,7 @@ class Location:
                 backend = optuna.storages.journal.JournalFileBackend(str(path))
                 journal: BaseStorage = optuna.storages.JournalStorage(backend)
                 return journal
-            url = self.storage or f"sqlite:///{self._file.resolve()}"
+            url = self.storage or _sqlite_url(self._file.resolve())
             # A worker waits for the others to finish writing.
             options: dict[str, Any] = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
             retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3)
@@ -109,6 +110,18 @@ class Location:
                 time.sleep(2.0)
                 storage = create()
             return storage
+
+
+def _sqlite_url(path: Path) -> str:
+    sqlalchemy = require("sqlalchemy")
+    # Only SQLAlchemy knows whether it unquotes a path: it does since 2.1.
+    url: str = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
+    if sqlalchemy.make_url(url).database != str(path):
+        raise ValueError(
+            f"SQLAlchemy {sqlalchemy.__version__} cannot open a database in {str(path.parent)!r}: use a `study` folder "
+            "without '?' in its path, or SQLAlchemy 2.1"
+        )
+    return url.replace("{", "{{").replace("}", "}}")  # Optuna formats it
 
 
 @contextmanager

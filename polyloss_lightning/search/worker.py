@@ -37,6 +37,9 @@ class Job:
         confirm_seeds: number of seeds of the second phase.
         deadline: time after which no run starts (``time.time()``).
         devices_per_run: number of CUDA devices that each worker process sees; None lets it see all.
+
+    Raises:
+        ValueError: if ``confirm_seeds`` is below 2.
     """
 
     objective: Objective
@@ -45,6 +48,10 @@ class Job:
     confirm_seeds: int
     deadline: float | None = None
     devices_per_run: int | None = 1
+
+    def __post_init__(self) -> None:
+        if self.confirm_seeds < 2:
+            raise ValueError(f"`confirm_seeds` must be at least 2, got {self.confirm_seeds}")
 
 
 def work(

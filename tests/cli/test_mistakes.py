@@ -148,3 +148,9 @@ def test_an_error_in_a_module_of_the_users_own_keeps_its_traceback(tmp_path, mon
     )
     with pytest.raises(ValueError, match="mine"):
         main(["fit", "--config", "digits_constant", *QUICK, "--model.network=network_with_a_fault.Network"])
+
+
+def test_an_unknown_subcommand_is_answered_with_all_of_them(capsys):
+    with pytest.raises(SystemExit):
+        main(["serach"])
+    assert "(choose from fit, validate, test, predict, plot, search, report)" in capsys.readouterr().err

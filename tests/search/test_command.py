@@ -84,13 +84,17 @@ def test_dry_run_prints_settings_and_runs_and_writes_nothing(tmp_path, capsys):
         (["--seed_key", "data.split"], "must be a path in the config"),
         (["--max_time", "soon"], "must be HH:MM:SS, got 'soon'"),
         (["--ckpt_path", "last.ckpt"], "remove `ckpt_path`"),
-        (["--confirm_seeds", "1"], "`confirm_seeds` must be at least 2"),
+        (["--vary", "data.init_args.batch_size=[1"], "`vary` must be KEY=VALUE with a value in YAML, got 'data.init"),
+        (["--confirm_seeds", "1"], "`confirm_seeds` must be at least 2, got 1"),
+        (["--workers", "0"], "`workers` must be at least 1, got 0"),
+        (["--learning_rate_factors", "0"], "`learning_rate_factors` must be finite and above 0, got 0"),
+        (["--epsilon", "nan"], "`epsilon` must be finite, got nan"),
     ],
 )
-def test_mistakes_are_reported_in_one_line(options, message):
+def test_mistakes_are_reported_in_one_line_before_anything_runs(options, message):
     with pytest.raises(SystemExit, match=message) as error:
-        search([*TINY, *options])
-    assert str(error.value).startswith("polyloss search: ")
+        search([*TINY, "--dry_run", *options])
+    assert re.fullmatch("polyloss search: .*", str(error.value))
 
 
 def test_a_report_needs_a_study():

@@ -1,6 +1,7 @@
 """Settings from options, and the edits of a config behind them."""
 
 import copy
+import re
 
 import pytest
 
@@ -92,10 +93,26 @@ def test_each_control_is_a_group_of_its_own():
     assert settings[-1].phrase == "cross-entropy with batch_size=64"
 
 
-@pytest.mark.parametrize("option", ["gamma", "=1", "gamma="])
-def test_options_without_key_or_value(option):
-    with pytest.raises(ValueError, match=r"must be KEY=VALUE"):
-        settings_of(Grid(vary=[option]), resolver(config()))
+@pytest.mark.parametrize("option", ["gamma", "=1", "gamma=", "gamma=[1", "gamma={1: ]"])
+@pytest.mark.parametrize("name", ["vary", "control"])
+def test_options_without_key_or_valid_value(option, name):
+    grid = Grid(vary=[option]) if name == "vary" else Grid(controls=[option])
+    with pytest.raises(ValueError, match=rf"^`{name}` must be KEY=VALUE.* got {re.escape(repr(option))}"):
+        settings_of(grid, resolver(config()))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite(number):
+    with pytest.raises(ValueError, match=f"`epsilon` must be finite, got {number}"):
+        Grid(epsilons=[1.0, number])
+    with pytest.raises(ValueError, match=f"`schedule` must be finite, got {number}"):
+        Grid(schedules=[(0.0, number)])
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_learning_rate_factors_are_above_zero(factor):
+    with pytest.raises(ValueError, match=f"`learning_rate_factors` must be finite and above 0, got {factor}"):
+        Grid(learning_rate_factors=[2.0, factor])
 
 
 def test_a_constant_epsilon_removes_the_scheduler_with_a_note():

@@ -35,7 +35,32 @@ def test_monitor_and_mode(checkpoint, monitor, mode, expected):
 def test_a_metric_of_unknown_direction_needs_a_mode():
     with pytest.raises(ValueError, match="`mode` must be given"):
         monitor_of(None, "val/speed", None)
-    assert mode_of("val_error") == "min"
+
+
+@pytest.mark.parametrize(
+    ("mode", "names"),
+    [
+        (
+            "min",
+            "val_loss base_loss val/poly/base_loss valloss log_loss logloss val_loss/dataloader_idx_0 val_error "
+            "error_rate calibration_error cross_entropy val/crossentropy perplexity val/nll val_rmse val/ece ece15 "
+            "brier_score val_err",
+        ),
+        (
+            "max",
+            "val/receipt_f1 val/piece_acc val/gloss_accuracy val/balanced_accuracy bacc val/acc1 top5_acc val/acc@5 "
+            "val_acc_epoch val/recall_class/3 auroc val/miou map50 val/mAP@50 val/pt macro_f1score r2",
+        ),
+    ],
+)
+def test_whole_words_of_the_name_decide_the_mode(mode, names):
+    assert {name: mode_of(name) for name in names.split()} == dict.fromkeys(names.split(), mode)
+
+
+@pytest.mark.parametrize("name", ["val/dice_loss", "val/auc_error"])
+def test_a_name_with_words_for_both_modes_needs_a_mode(name):
+    with pytest.raises(ValueError, match=r"`mode` must be given .* means that a small value is good, and"):
+        mode_of(name)
 
 
 def test_a_mode_without_a_monitor_is_refused():
@@ -45,7 +70,7 @@ def test_a_mode_without_a_monitor_is_refused():
 
 def test_without_a_monitor_balanced_accuracy_decides():
     assert find_monitor(["val/loss", "val/balanced_accuracy"], None) == "val/balanced_accuracy"
-    with pytest.raises(ValueError, match=r"set it to one of \['val/acc'\]"):
+    with pytest.raises(ValueError, match=r"the run has no .* Set it to one of \['val/acc'\]"):
         find_monitor(["val/loss", "val/acc"], None)
 
 

@@ -4,15 +4,13 @@ import random
 
 import optuna
 import pytest
+import sqlalchemy
 
 from polyloss_lightning.search import Setting, search
-from polyloss_lightning.search.engine import run_search
-from polyloss_lightning.search.plan import Plan
 from polyloss_lightning.search.plan_store import load_plan
 from polyloss_lightning.search.report.data import read_report
 from polyloss_lightning.search.storage import Location
 from polyloss_lightning.search.table import as_text
-from polyloss_lightning.search.worker import Job
 
 GAINS = {"0": 0.0, "1": 0.5, "2": 1.0}
 
@@ -213,16 +211,6 @@ def test_objectives_may_return_several_metrics(folder):
     assert result.unit.percent
 
 
-def test_without_a_monitor_the_name_of_the_metric_decides_the_mode(folder):
-    def objective(gain, seed):
-        return {"val/loss": gain, "val/poly/base_loss": 2 + gain + random.Random(f"{gain} {seed}").gauss(0, 0.1)}
-
-    plan = Plan(tuple(Setting(name, gain) for name, gain in GAINS.items()), "2", mode=None)
-    job = Job(objective, plan, Location(folder / "study", f"journal:{folder}/log"), 4)
-    result = run_search(job, workers=1, in_process=True, write=lambda line: None)
-    assert (result.pick, result.comparison.verdict) == ("0", "better")
-
-
 def test_a_report_on_an_unfinished_search_is_no_look(folder):
     with pytest.raises(KeyboardInterrupt):
         run(folder, Objective(stop_at=12))
@@ -237,7 +225,7 @@ def test_a_report_on_an_unfinished_search_is_no_look(folder):
 
 def test_without_a_test_metric_the_answer_has_a_note(folder):
     result, _ = run(folder, lambda gain, seed: {"val_acc": 0.5 + gain / 10}, monitor="val_acc")
-    assert any("the same data chose the checkpoint and the setting" in note for note in result.notes)
+    assert any("which also selected the checkpoint and the setting" in note for note in result.notes)
 
 
 def test_a_pick_at_the_edge_of_the_grid_is_mentioned(folder):
@@ -259,6 +247,26 @@ def test_the_plan_can_be_read_from_the_study(folder):
     assert (plan.baseline, plan.controls, plan.explore_seeds, confirm_seeds) == ("0", (("1",),), 3, 4)
 
 
+def test_a_study_in_another_format_is_refused(folder):
+    run(folder)
+    study = Location(folder / "study", f"journal:{folder}/log").open()
+    study.set_user_attr("plan", 0)
+    with pytest.raises(ValueError, match="cannot read the study 'study': it has plan format 0, this version reads for"):
+        load_plan(study)
+
+
+@pytest.mark.parametrize("name", ["a %20#:@ü{b}+", "a?b"])
+def test_the_folder_may_have_any_name(folder, name):
+    if "?" in name and sqlalchemy.__version__ < "2.1":
+        with pytest.raises(ValueError, match=r"without '\?' in its path"):
+            run(folder, study=folder / name, storage=None)
+        return
+    run(folder, study=folder / name, storage=None)
+    assert (folder / name / "study.db").is_file()
+    assert [path.name for path in folder.iterdir()] == [name]
+    assert read_report(Location(folder / name).open()).answer.pick == "2"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -268,6 +276,8 @@ def test_the_plan_can_be_read_from_the_study(folder):
         ({"mode": "best"}, "`mode` must be 'max' or 'min', got 'best'"),
         ({"baseline": "zero"}, "must be among the settings .* got 'zero'"),
         ({"settings": {"0": 0.0}}, "at least one setting other than the baseline"),
+        ({"monitor": "speed"}, "`mode` must be given as 'max' or 'min': the name 'speed' does not show"),
+        ({"monitor": "val_loss", "mode": "min"}, "`monitor` must not move with epsilon, got 'val_loss'"),
         ({"monitor": "val_loss"}, "`monitor` must not move with epsilon, got 'val_loss'"),
         ({"settings": [Setting("0", 0), Setting("0", 1), Setting("1", 1)]}, r"its own name, got \['0'\]"),
     ],

@@ -38,15 +38,18 @@ def test_a_gain_is_stated_with_its_interval_against_baseline_and_control():
 def test_no_difference_is_stated_with_what_would_have_been_seen():
     text, comparison = sentence_for(gain=0.0, control=0.0)
     (difference, _) = comparison.differences
-    assert "no gain that 10 seeds can show" in text
-    assert f"{100 * difference.detectable:.1f} would have been seen with a probability of 80 %" in text
-    assert f"{difference.seeds_for_half} seeds would show half of that" in text
+    assert "no gain detected with 10 seeds" in text
+    assert f"a gain of {100 * difference.detectable:.1f} would have been detected with 80 % probability" in text
+    assert f"detecting half of it takes {difference.seeds_for_half} seeds" in text
 
 
 def test_a_gain_that_a_control_has_too():
     text, _ = sentence_for(gain=0.05, control=0.05)
     assert "beats cross-entropy by" in text
-    assert "but cross-entropy at 2 times the learning rate may do as well" in text
+    assert (
+        "but cross-entropy at 2 times the learning rate may do as well; against it: no gain detected with 10 seeds"
+        in text
+    )
 
 
 def test_a_control_that_is_better_than_the_pick():
@@ -69,7 +72,7 @@ def test_worse():
         ("val/balanced_accuracy", [0.2, 1.0], True, "points of balanced accuracy"),
         ("val/accuracy", [55.0, 60.0], False, "of accuracy"),
         ("val/poly/base_loss", [0.5], False, "of base loss"),
-        ("", [0.5], False, "units"),
+        ("", [0.5], False, "in value"),
     ],
 )
 def test_units(metric, values, percent, words):

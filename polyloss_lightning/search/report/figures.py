@@ -42,7 +42,7 @@ def new_figure(height: float, columns: int = 1) -> Figure:
 
 
 def settings_figure(report: Report) -> Illustration:
-    """Draw the value of every run by setting, explore and confirm told apart."""
+    """Draw the value of every run, one row per setting, with different markers for the two phases."""
     names = [setting.name for setting in report.plan.settings if report.of_setting(setting.name)]
     figure = new_figure(0.9 + 0.34 * max(len(names), 3))
     (axes,) = figure.axes
