@@ -110,15 +110,16 @@ def test_ctrl_c_and_killed_workers_lose_no_finished_run(folder):
     interrupted = start(folder)
     wait_for_calls(folder, 4, interrupted)
     os.killpg(interrupted.pid, signal.SIGINT)
-    output, _ = interrupted.communicate(timeout=900)
-    assert "KeyboardInterrupt" in output
+    first, _ = interrupted.communicate(timeout=900)
+    assert "KeyboardInterrupt" in first
     assert ends(interrupted.pid)
     before = calls(folder)
-    assert output.count("[") >= 1, output  # lines of finished runs
+    assert first.count("[") >= 1, first  # lines of finished runs
 
     output, _ = start(folder).communicate(timeout=900)
     assert "1, picked on seeds 0 to 2, beats 0 by" in output, output
-    assert "another one takes its place" in output
+    # On a busy machine, the interrupted search comes as far as the run in which a worker is killed.
+    assert "another one takes its place" in first + output
     done = calls(folder)
     assert len(set(done)) == 2 * 3 + 2 * 3
     assert done.count("1.0 4") == 2
