@@ -111,10 +111,12 @@ class PredictionWriter(Callback, BasePredictionWriter):
         """Keep the predictions of a batch."""
         probabilities = _checked(prediction, first=not self._rows)
         number = probabilities.shape[1]
-        given = self.class_names or given_names(trainer) or range(number)
-        if len(given) != number:
-            raise ValueError(f"`class_names` must have one entry for each of the {number} classes, got {len(given)}")
         if len(self._names) != number:  # at the first batch
+            given = self.class_names or given_names(trainer) or range(number)
+            if len(given) != number:
+                raise ValueError(
+                    f"`class_names` must have one entry for each of the {number} classes, got {len(given)}"
+                )
             self._names = [str(name) for name in given]
         names = self._names
 

@@ -17,7 +17,7 @@ class BestValidation(Callback):
         self._results: AtBest[Results] = AtBest(({}, {}))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the best checkpoint of a resumed run for an old one."""
+        """Note the best checkpoint of the run that is resumed."""
         self._results.start(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -54,8 +54,8 @@ def classes_table(results: ClassResults, title: str, groups: Mapping[str, Sequen
         title = f"{title}: classes"
     table = Table(title=title)
     labels = {group: f"{group} ({_count(len(classes))})" for group, classes in (groups or {}).items()}
-    # Long names of classes may be broken into lines, but the names of groups should not be: a column of fixed width is
-    # one that rich does not shrink.
+    # Long names of classes may be broken into lines, but the names of groups should not be. Rich does not shrink a
+    # column of fixed width.
     width = max(map(len, labels.values()), default=None)
     table.add_column("class", overflow="fold", width=width, max_width=24)
     table.add_column("training samples", justify="right")

@@ -16,10 +16,8 @@ class AtBest(Generic[T]):
         self._best: tuple[str, float] | None = None
 
     def start(self, trainer: pl.Trainer) -> None:
-        """Take the best checkpoint of a resumed run for an old one, whose value is not known."""
-        path = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-        self._best = (path, float(score)) if path and score is not None else None
+        """Note the best checkpoint of the run that is resumed, whose value is not known."""
+        self._best = _best_checkpoint(trainer)
 
     def add(self, trainer: pl.Trainer, value: T) -> None:
         """Keep the value of a validation that has just ended."""
@@ -29,7 +27,13 @@ class AtBest(Generic[T]):
 
     def look(self, trainer: pl.Trainer) -> None:
         """Look for a new best checkpoint."""
-        path = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-        if path and score is not None and self._best != (path, float(score)):
-            self._best, self.at_best, self.found = (path, float(score)), self.latest, True
+        best = _best_checkpoint(trainer)
+        if best is not None and best != self._best:
+            self._best, self.at_best, self.found = best, self.latest, True
+
+
+def _best_checkpoint(trainer: pl.Trainer) -> tuple[str, float] | None:
+    """Return path and score of the best checkpoint, or None if no checkpoint has a score."""
+    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    return (path, float(score)) if path and score is not None else None
