@@ -16,7 +16,7 @@ def test_two_colons_in_a_local_path_are_part_of_its_name(observed, make_trainer,
     assert (folder / "figures" / "terms.png").exists()
 
 
-@pytest.mark.parametrize("text", ["file:{}/x", "file://{}/x", "~/x", "{}/x", "~/a::b/../x", "{}/a::b/../x"])
+@pytest.mark.parametrize("text", ["file://{}/x", "~/x", "{}/x", "~/a::b/../x", "{}/a::b/../x"])
 def test_local_paths_may_have_a_scheme_or_a_tilde(tmp_path, monkeypatch, text):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = text.format(tmp_path)
