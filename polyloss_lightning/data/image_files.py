@@ -58,9 +58,23 @@ def read_image(path: str, grayscale: bool) -> Any:
 
     try:
         with Image.open(path) as image:
-            return image.convert("L" if grayscale else "RGB")
+            return _scaled(image).convert("L" if grayscale else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read the image {path}: {error}") from error
+
+
+def _scaled(image: Any) -> Any:
+    """Return ``image`` with values up to 255. Pillow's ``convert`` would set all larger values to 255.
+
+    Raises:
+        ValueError: if the range of its values is not known.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):  # 16 bits
+        return image.convert("I").point(lambda value: value * (1 / 256))
+    if image.mode == "F" or (image.mode == "I" and image.getextrema()[1] > 255):
+        kind = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
+        raise ValueError(f"its values are {kind}, whose range is not known: convert it to 8 or 16 bits")
+    return image
 
 
 def image_paths(folder: Path) -> list[str]:

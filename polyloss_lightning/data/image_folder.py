@@ -14,7 +14,7 @@ from polyloss_lightning.data.datamodule import LongTailDataModule
 from polyloss_lightning.data.image_files import ImageFiles, image_paths
 from polyloss_lightning.data.image_parts import check_fractions, image_parts
 from polyloss_lightning.data.image_transforms import Augment, mixing_collate
-from polyloss_lightning.data.prepared_images import PreparedImages
+from polyloss_lightning.data.prepared_images import PreparedImages, check_class_names
 
 
 class ImageFolderDataModule(PreparedImages, LongTailDataModule):
@@ -25,7 +25,8 @@ class ImageFolderDataModule(PreparedImages, LongTailDataModule):
     ``test_fraction``, and ``seed`` alone determines the parts. ``test`` may be missing until it is used.
 
     A checkpoint contains the names of the classes and how images are prepared. If these differ when it is loaded,
-    wrong names are an error, and ``image_size`` and ``grayscale`` are taken from the checkpoint, with a warning.
+    wrong names are an error, and ``image_size`` and ``grayscale`` are taken from the checkpoint, with a warning. It
+    does not contain the split and transforms of your own; a warning reports if these differ.
 
     Args:
         root: folder of the images. It may be None for predictions from a checkpoint, if ``class_names`` are given.
@@ -79,14 +80,17 @@ class ImageFolderDataModule(PreparedImages, LongTailDataModule):
             as_number(name, alpha, within="a finite number of at least 0", at_least=0)
         check_fractions(val_fraction, test_fraction)
         self.mixup, self.cutmix = mixup, cutmix
+        names = None if class_names is None else check_class_names(class_names)
         if root is not None:
-            names, parts = image_parts(Path(root), class_names, val_fraction, test_fraction, seed)
-        elif predict_root is not None and class_names:
-            names, parts = list(class_names), {}
+            names, parts, is_split = image_parts(Path(root), names, val_fraction, test_fraction, seed)
+            if is_split:
+                self._keep_split(seed, val_fraction, test_fraction)
+        elif predict_root is not None and names is not None:
+            parts = {}
         else:
             raise ValueError(
-                "`root` must be the folder of the images (only predictions from a checkpoint do without it, with "
-                "`predict_root` and the `class_names` of the checkpoint)"
+                "`root` must be the folder of the images (it can be left out only for predictions from a checkpoint, "
+                "with `predict_root` and the `class_names` of the checkpoint)"
             )
         self._files = {part: ImageFiles(samples, names) for part, samples in parts.items()}
         if predict_root is not None:

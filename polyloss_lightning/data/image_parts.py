@@ -10,6 +10,7 @@ from polyloss_lightning.data.image_files import class_folders, labelled_images
 from polyloss_lightning.data.long_tail import shuffled_by_class
 
 _OTHER_PARTS = {"val", "valid", "validation", "test"}
+_NOT_CLASSES = {"train", "training", "testing", *_OTHER_PARTS}  # in any case, if they contain folders
 Samples: TypeAlias = list[tuple[str, int | None]]
 
 
@@ -24,8 +25,8 @@ def check_fractions(val_fraction: float, test_fraction: float) -> None:
 
 def image_parts(
     root: Path, class_names: Sequence[str] | None, val_fraction: float, test_fraction: float, seed: int
-) -> tuple[list[str], dict[str, Samples]]:
-    """Return the names of the classes, and the samples of each part.
+) -> tuple[list[str], dict[str, Samples], bool]:
+    """Return the names of the classes, the samples of each part, and whether the parts come from a split at random.
 
     Args:
         root: folder with the folders ``train``, ``val`` and perhaps ``test``, or with the folders of the classes.
@@ -36,13 +37,20 @@ def image_parts(
 
     Raises:
         FileNotFoundError: if a folder is missing or contains no image, or a class is missing in a part.
-        ValueError: if there are fewer than two classes, or a class has too few images to split.
+        ValueError: if there are fewer than two classes, a class has too few images to split, or the folders of the
+            parts have other names.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"`root` must be a folder of images, and there is no folder {root}")
     folders = class_folders(root)
     # A class may be called train. Its folder contains no folders then, and there is no other part beside it.
     has_parts = "train" in folders and bool(class_folders(root / "train") or _OTHER_PARTS.intersection(folders))
+    other_names = [name for name in folders if name.lower() in _NOT_CLASSES and class_folders(root / name)]
+    if folders and other_names == folders and not has_parts:
+        raise ValueError(
+            f"{root} has the folders {', '.join(folders)}, which contain the folders of the classes: rename them to "
+            "train, val and test"
+        )
     classes = list(class_names or class_folders(root / "train" if has_parts else root))
     where = root / "train" if has_parts else root
     if not classes:
@@ -57,8 +65,8 @@ def image_parts(
         parts: dict[str, Samples] = {part: labelled_images(root / part, classes) for part in present}
         if "val" not in parts:
             raise FileNotFoundError(f"{root} has a folder train, but no folder val")
-        return classes, parts
-    return classes, _split(labelled_images(root, classes), classes, val_fraction, test_fraction, seed)
+        return classes, parts, False
+    return classes, _split(labelled_images(root, classes), classes, val_fraction, test_fraction, seed), True
 
 
 def _split(

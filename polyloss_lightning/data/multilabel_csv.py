@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -15,7 +16,7 @@ from polyloss_lightning.data.image_files import ImageFiles, image_paths
 from polyloss_lightning.data.image_parts import check_fractions
 from polyloss_lightning.data.image_transforms import Augment
 from polyloss_lightning.data.label_table import LabelTable, read_labels
-from polyloss_lightning.data.prepared_images import PreparedImages
+from polyloss_lightning.data.prepared_images import PreparedImages, check_class_names
 
 
 class MultiLabelCSVDataModule(PreparedImages):
@@ -27,7 +28,7 @@ class MultiLabelCSVDataModule(PreparedImages):
 
     A checkpoint contains the names of the labels and how images are prepared. If these differ when it is loaded, other
     names (or another order) are an error, and ``image_size`` and ``grayscale`` are taken from the checkpoint, with a
-    warning.
+    warning. It does not contain the split and transforms of your own; a warning reports if these differ.
 
     Args:
         train: CSV file of the training part, or of all images: then ``val`` is None, and ``seed`` alone determines a
@@ -79,17 +80,19 @@ class MultiLabelCSVDataModule(PreparedImages):
         super().__init__()
         check_integer("batch_size", batch_size, "an integer of at least 1", at_least=1)
         self._set_preparation(image_size, grayscale, augment, train_transform, transform)
-        if train is None and not class_names:
+        given = None if class_names is None else check_class_names(class_names)
+        if train is None and given is None:
             raise ValueError(
-                "`train` must be a CSV file (only validation, test and predictions from a checkpoint do without it, "
-                "with the `class_names` of the checkpoint)"
+                "`train` must be a CSV file (it can be left out only for validation, test and predictions from a "
+                "checkpoint, with the `class_names` of the checkpoint)"
             )
-        tables = _tables({"train": train, "val": val, "test": test}, root, class_names)
-        self.class_names = list(class_names or tables["train"].names)
+        tables = _tables({"train": train, "val": val, "test": test}, root, given)
+        self.class_names = tables["train"].names if given is None else given
         if train is not None and val is None:
             if test is not None:
                 raise ValueError("`test` needs `val`: without `val`, the file `train` is split into all parts")
             tables = _split(tables["train"], val_fraction, test_fraction, seed)
+            self._keep_split(seed, val_fraction, test_fraction)
         self.seed, self.batch_size, self.num_workers = seed, batch_size, num_workers
         self._files = {part: _labelled(table) for part, table in tables.items()}
         if predict_root is not None:
@@ -129,7 +132,10 @@ class MultiLabelCSVDataModule(PreparedImages):
 
     def _loader(self, part: str, sampler: EpochRandomSampler | None = None) -> DataLoader[Any]:
         if part not in self._files:
-            raise FileNotFoundError(f"the data have no {part} part: pass `{part}`, or a `{part}_fraction` above 0")
+            raise FileNotFoundError(
+                f"the data have no {part} part: pass the file `{part}` (or, if `train` is split, a `{part}_fraction` "
+                "above 0)"
+            )
         return make_loader(self._files[part], self.batch_size, self.num_workers, sampler)
 
 
@@ -143,7 +149,21 @@ def _tables(
             folder = Path(path).parent if root is None else Path(root)
             tables[part] = read_labels(Path(path), folder, names)
             names = tables[part].names
+    _warn_of_shared_images(tables)
     return tables
+
+
+def _warn_of_shared_images(tables: dict[str, LabelTable]) -> None:
+    seen: dict[str, str] = {}  # the part of each image
+    for part, table in tables.items():
+        images = {os.path.abspath(path): path for path, _ in table.rows}
+        shared = [image for image in images if image in seen]
+        if shared:
+            rank_zero_warn(
+                f"{len(shared)} of the {len(images)} images of `{part}` are also in `{seen[shared[0]]}`, such as "
+                f"{images[shared[0]]}: its metrics are not those of new images"
+            )
+        seen = {**dict.fromkeys(images, part), **seen}
 
 
 def _labelled(table: LabelTable) -> ImageFiles:

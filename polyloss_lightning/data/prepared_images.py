@@ -1,12 +1,13 @@
 """The part that all data modules of image files share: how images are prepared, in every run with a checkpoint."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
-from polyloss_lightning._checks import check_choice, check_integer
+from polyloss_lightning._checks import check_choice, check_choices, check_integer
 from polyloss_lightning.data.image_files import ImageFiles
 from polyloss_lightning.data.image_transforms import (
     Augment,
@@ -21,13 +22,14 @@ class PreparedImages(LightningDataModule):
 
     A checkpoint contains the names of the classes and how images are prepared. If these differ when it is loaded,
     other names (or another order) are an error, and ``image_size`` and ``grayscale`` are taken from the checkpoint,
-    with a warning.
+    with a warning. It does not contain the split and transforms of your own; a warning reports if these differ.
     """
 
     class_names: Any  # list[str]; LongTailDataModule declares it as a property
     image_size: int
     grayscale: bool
     _files: dict[str, ImageFiles]
+    _split_by: dict[str, float] | None = None  # what determines the parts, if one set of images is split into them
 
     @property
     def in_channels(self) -> int:
@@ -41,6 +43,8 @@ class PreparedImages(LightningDataModule):
             "class_names": self.class_names,
             "image_size": self.image_size,
             "grayscale": self.grayscale,
+            "own_transform": self.transform is not None,
+            "split": self._split_by,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -58,7 +62,27 @@ class PreparedImages(LightningDataModule):
             if value != getattr(self, name):
                 rank_zero_warn(f"`{name}` is {value} as in the checkpoint, and not {getattr(self, name)}")
                 setattr(self, name, value)
+        self._warn_of_differences(bool(state_dict["own_transform"]), state_dict["split"])
         self._set_transforms()
+
+    def _warn_of_differences(self, own_transform: bool, split: dict[str, float] | None) -> None:
+        """Warn of what a checkpoint cannot determine."""
+        if own_transform != (self.transform is not None):
+            rank_zero_warn(
+                "the images of the checkpoint were prepared "
+                + ("with a `transform` of your own: pass it again" if own_transform else "without your `transform`")
+            )
+        if split and self._split_by and split != self._split_by:
+            before, now = (
+                ", ".join(f"{key} {value:g}" for key, value in one.items()) for one in (split, self._split_by)
+            )
+            rank_zero_warn(
+                f"the checkpoint was trained on another split ({before}, and not {now}), whose training images may be "
+                "in the validation and test parts of this one: pass the same values"
+            )
+
+    def _keep_split(self, seed: int, val_fraction: float, test_fraction: float) -> None:
+        self._split_by = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction}
 
     def _set_preparation(
         self,
@@ -84,6 +108,19 @@ class PreparedImages(LightningDataModule):
                 files.transform = self.train_transform or preset
             else:
                 files.transform = self.transform or evaluation_transform(self.image_size, self.grayscale)
+
+
+def check_class_names(names: Sequence[str]) -> list[str]:
+    """Return ``names`` as a list.
+
+    Raises:
+        TypeError: if it is not a sequence of strings.
+        ValueError: if there are fewer than two names, or two equal ones.
+    """
+    checked = list(check_choices("class_names", names))
+    if len(checked) < 2 or len(set(checked)) < len(checked):
+        raise ValueError(f"`class_names` must contain at least two names, each of them once, got {checked}")
+    return checked
 
 
 def _composed(transform: nn.Module | list[nn.Module] | None) -> nn.Module | None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 pytest.importorskip("torchvision")
+import numpy as np
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -162,6 +163,9 @@ def broken(tmp_path, kind):
         return make(root / "split", {"cat": 4, "dog": 1})
     if kind == "parts without classes":  # and not two classes, train and val
         return make(root / "flat", {"train": 8, "val": 8})
+    if kind == "other names":
+        make(root / "named", {"Training/cat": 1, "Training/dog": 1, "Testing/cat": 1, "Testing/dog": 1})
+        return root / "named"
     if kind == "no val":
         (root / "val").rename(root / "validation")
     return root
@@ -179,6 +183,7 @@ def broken(tmp_path, kind):
         ("one class", ValueError, r"one folder only: 'cat'"),
         ("one image", ValueError, r"the class 'dog' has too few images to split: it needs at least 3 .* got 1"),
         ("parts without classes", FileNotFoundError, "there is no folder in .*train: it must contain"),
+        ("other names", ValueError, r"the folders Testing, Training, .* rename them to train, val and test"),
         ("no val", FileNotFoundError, "has a folder train, but no folder val"),
     ],
 )
@@ -192,6 +197,46 @@ def test_an_unreadable_image_is_named(tmp_path):
     (root / "val" / "cat" / "000.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"cannot read the image .*val.cat.000.png"):
         next(iter(datamodule(root).val_dataloader()))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_images_of_16_bits_are_scaled_to_8_bits(tmp_path, suffix):
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    for folder in ("cat", "dog"):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            Image.fromarray(257 * levels).save(tmp_path / folder / f"{number}.{suffix}")
+    for grayscale in (True, False):
+        data = datamodule(tmp_path, grayscale=grayscale, transform=v2.PILToTensor())
+        image, _ = data.val[0]
+        assert torch.equal(image, torch.from_numpy(levels.astype("uint8")).expand(data.in_channels, 16, 16))
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("float32", "floating-point numbers"), ("int32", "integers of 32 bits")])
+def test_an_image_with_values_of_an_unknown_range_is_an_error(tmp_path, dtype, kind):
+    root = parts(tmp_path)
+    Image.fromarray(np.arange(512).reshape(16, 32).astype(dtype)).save(root / "val" / "cat" / "000.tif")
+    with pytest.raises(ValueError, match=f"cannot read the image .*val.cat.000.tif: its values are {kind}"):
+        next(iter(datamodule(root).val_dataloader()))
+
+
+def test_a_checkpoint_of_another_split_is_reported(tmp_path):
+    root = make(tmp_path, {"cat": 12, "dog": 12})
+    saved = datamodule(root, seed=3).state_dict()
+    datamodule(root, seed=3).load_state_dict(saved)  # warnings are errors
+    with pytest.warns(UserWarning, match=r"another split \(seed 3, val_fraction 0.15.*, and not seed 0, val_fraction"):
+        datamodule(root).load_state_dict(saved)
+    separate = parts(tmp_path / "separate")
+    datamodule(separate).load_state_dict(datamodule(separate, seed=3).state_dict())  # nothing is split
+
+
+def test_a_checkpoint_of_other_transforms_is_reported(tmp_path):
+    root = parts(tmp_path)
+    own, preset = datamodule(root, transform=v2.PILToTensor()), datamodule(root)
+    with pytest.warns(UserWarning, match="prepared with a `transform` of your own: pass it again"):
+        preset.load_state_dict(own.state_dict())
+    with pytest.warns(UserWarning, match="prepared without your `transform`"):
+        own.load_state_dict(preset.state_dict())
 
 
 def test_a_test_part_is_needed_only_for_the_test(tmp_path):
@@ -213,6 +258,8 @@ def test_a_test_part_is_needed_only_for_the_test(tmp_path):
         ({"val_fraction": 0.6, "test_fraction": 0.5}, "their sum below 1, got 0.6 and 0.5"),
         ({"imbalance": 0.5}, "`imbalance` must be"),
         ({"batch_size": 0}, "`batch_size` must be"),
+        ({"class_names": ["cat", "cat", "dog"]}, r"`class_names` .* each of them once, got \['cat', 'cat', 'dog'\]"),
+        ({"class_names": ["cat"]}, r"`class_names` must contain at least two names"),
     ],
 )
 def test_arguments_out_of_range_are_named(tmp_path, options, named):

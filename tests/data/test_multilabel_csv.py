@@ -9,6 +9,9 @@ from polyloss_lightning.data import MultiLabelCSVDataModule
 
 pytest.importorskip("torchvision")
 
+# Many tests use one table for several parts.
+pytestmark = pytest.mark.filterwarnings("ignore:.* images of .* are also in:UserWarning")
+
 SMALL = {"image_size": 4, "augment": "none", "grayscale": True}
 
 
@@ -178,6 +181,23 @@ def test_bad_arguments(write, tmp_path):
         MultiLabelCSVDataModule(write(COLUMNS), val_fraction=0.9, test_fraction=0.2)
     with pytest.raises(ValueError, match="`test` needs `val`"):
         MultiLabelCSVDataModule(write(COLUMNS), test=write(COLUMNS))
+    with pytest.raises(ValueError, match=r"`class_names` .* each of them once, got \['cat', 'dog', 'dog'\]"):
+        MultiLabelCSVDataModule(write(COLUMNS), class_names=["cat", "dog", "dog"], **SMALL)
+    with pytest.raises(TypeError, match="`class_names` must be a sequence of strings, got 'cat'"):
+        MultiLabelCSVDataModule(write(COLUMNS), class_names="cat", **SMALL)
+
+
+def test_images_in_several_tables_are_reported(write, tmp_path):
+    train, val = write("file,labels\n0.png,cat\n1.png,dog\n", "train.csv"), write("file,labels\n2.png,cat\n", "val.csv")
+    test = write(f"file,labels\n{tmp_path / '1.png'},cat\n3.png,\n", "test.csv")
+    with pytest.warns(UserWarning, match=r"^1 of the 2 images of `test` are also in `train`, such as .*1\.png"):
+        MultiLabelCSVDataModule(train, val, test, **SMALL)
+
+
+def test_a_checkpoint_of_another_split_is_reported(write):
+    saved = MultiLabelCSVDataModule(write(COLUMNS), test_fraction=0.3, **SMALL).state_dict()
+    with pytest.warns(UserWarning, match=r"another split \(.*test_fraction 0.3, and not .*test_fraction 0.15\)"):
+        MultiLabelCSVDataModule(write(COLUMNS), **SMALL).load_state_dict(saved)
 
 
 def test_the_shipped_config_goes_through_fit_test_and_predict(write, tmp_path, monkeypatch):
