@@ -3,13 +3,15 @@
 import inspect
 import pydoc
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch.cli
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
+
+from polyloss_lightning import _files
 
 # Attribute of the data module, path of the arguments that get its value.
 _LINKS = (
@@ -48,8 +50,8 @@ def linked_instantiator(cli: LightningCLI) -> Callable[..., Any] | None:
     return None if build is None else instantiate
 
 
-def check_links(model: Namespace | None, datamodule: Any) -> None:
-    """Compare the arguments of the model in the config with the data.
+def check_links(model: Namespace | None, datamodule: Any, ckpt_path: str | None = None) -> None:
+    """Compare the arguments of the model in the config, or in the checkpoint, with the data.
 
     Raises:
         ValueError: if an argument was given and differs, with both numbers.
@@ -61,22 +63,40 @@ def check_links(model: Namespace | None, datamodule: Any) -> None:
             continue
         default = inspect.signature(pydoc.locate(class_path)).parameters.get(path[-1])  # type: ignore[arg-type]
         if default is None or value != default.default:
+            advice = "leave the argument out, and it is taken from the data"
             raise ValueError(
-                f"`{'.'.join(('model', *path))}` is {value}, but {type(datamodule).__name__} has "
-                f"{attribute}={actual}: leave the argument out, and it is taken from the data"
+                f"`{'.'.join(('model', *path))}` is {value}, but {type(datamodule).__name__} has {attribute}={actual}: "
+                + (f"the checkpoint {ckpt_path} is that of a model for other data" if ckpt_path else advice)
             )
 
 
-def take_class_names(data: Namespace | None, ckpt_path: str | None) -> None:
-    """Take ``class_names`` of the data from the checkpoint if there is no training data, to predict new images."""
+def take_from_checkpoint(data: Namespace | None, ckpt_path: str | None, *, predicting: bool) -> None:
+    """Take what the model and the data have to be built with from the checkpoint.
+
+    This is ``grayscale``, from which follows the number of channels of the model, and, to predict new images without
+    the training data, ``class_names``.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint, and the names of the classes are needed.
+    """
     arguments = _arguments(data)
     training_data = arguments.get("train" if "train" in arguments else "root")
-    missing = "class_names" in arguments and arguments["class_names"] is None and training_data is None
-    if data is None or not missing or not ckpt_path or not Path(ckpt_path).is_file():
+    unnamed = "class_names" in arguments and arguments["class_names"] is None and training_data is None
+    if data is None or not ckpt_path or not ("grayscale" in arguments or (unnamed and predicting)):
         return
-    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    if not _files.exists(ckpt_path):
+        if unnamed and predicting:  # otherwise Lightning reports it, or knows another meaning, such as "last"
+            raise FileNotFoundError(f"there is no checkpoint {ckpt_path}")
+        return
+    with _files.local_copy(ckpt_path) as file:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     state = checkpoint.get(data.class_path.rpartition(".")[2], {})
-    arguments["class_names"] = state.get("class_names")
+    if unnamed and predicting:
+        arguments["class_names"] = state.get("class_names")
+    saved = state.get("grayscale", arguments.get("grayscale"))
+    if saved != arguments.get("grayscale"):
+        rank_zero_warn(f"`grayscale` is {saved} as in the checkpoint, and not {arguments['grayscale']}")
+        arguments["grayscale"] = saved
 
 
 def _configured(model: Namespace | None, path: tuple[str, ...]) -> tuple[str | None, Any]:

@@ -9,6 +9,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 # Imported so that configs can use the short names of their classes.
@@ -18,7 +19,7 @@ from polyloss_lightning.callbacks import PredictionWriter
 from polyloss_lightning.callbacks.trainer.log_dir import log_dir
 from polyloss_lightning.cli.best_validation import BestValidation
 from polyloss_lightning.cli.class_results import split_classes
-from polyloss_lightning.cli.data_links import check_links, link_data, linked_instantiator, take_class_names
+from polyloss_lightning.cli.data_links import check_links, link_data, linked_instantiator, take_from_checkpoint
 from polyloss_lightning.cli.mistakes import check_numbers, describe, is_mistake
 from polyloss_lightning.cli.next_steps import next_commands, poly_sentence
 from polyloss_lightning.cli.parser import OneLineParser
@@ -94,12 +95,14 @@ class PolyLossCLI(LightningCLI):
             link_data(parser)
 
     def before_instantiate_classes(self) -> None:
-        """Set the number of threads before the first computation, and the class names of a checkpoint to predict."""
+        """Set the number of threads before the first computation, and take what the checkpoint determines."""
         num_threads = self._setting("num_threads")
         if num_threads is not None:
             torch.set_num_threads(num_threads)
-        if self.subcommand == "predict":
-            take_class_names(self._setting("data"), self._setting("ckpt_path"))
+        ckpt_path = self._setting("ckpt_path")
+        take_from_checkpoint(self._setting("data"), ckpt_path, predicting=self.subcommand == "predict")
+        if self.subcommand != "fit" and not ckpt_path:
+            rank_zero_warn("there is no `ckpt_path`, so the model has the weights with which it was created")
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -113,7 +116,7 @@ class PolyLossCLI(LightningCLI):
         """Build model, data and trainer, and report arguments that our constructors reject as command-line errors."""
         try:
             super().instantiate_classes()
-            check_links(self._setting("model"), self.datamodule)
+            check_links(self._setting("model"), self.datamodule, self._setting("ckpt_path"))
             check_numbers(self.trainer)
         except Exception as error:
             if not is_mistake(error):

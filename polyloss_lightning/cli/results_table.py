@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from polyloss_lightning.cli.class_results import ClassResults
@@ -28,7 +29,7 @@ def metrics_table(metrics: Mapping[str, float], title: str) -> Table:
     table.add_column("metric", overflow="fold")
     table.add_column("value", justify="right", no_wrap=True)
     for name, number in metrics.items():
-        table.add_row(name, f"{number:.4g}")
+        table.add_row(escape(name), f"{number:.4g}")
     return table
 
 
@@ -60,10 +61,10 @@ def classes_table(results: ClassResults, title: str, groups: Mapping[str, Sequen
     table.add_column("class", overflow="fold", width=width, max_width=24)
     table.add_column("training samples", justify="right")
     for name in results.values:
-        table.add_column(_short(name), justify="right")
+        table.add_column(escape(_short(name)), justify="right")
     for index in shown:
         cells = [values.get(index, math.nan) for values in results.values.values()]
-        table.add_row(results.name(index), results.count(index), *map(_cell, cells))
+        table.add_row(escape(results.name(index)), results.count(index), *map(_cell, cells))
     for number, (group, classes) in enumerate((groups or {}).items()):
         if number == 0:
             table.add_section()

@@ -142,6 +142,31 @@ def test_other_classes_than_those_of_the_checkpoint_are_an_error(run, folder, tm
     )
 
 
+def test_data_of_another_number_of_classes_than_the_checkpoint_are_an_error(run, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for part in ("train", "val", "test"):
+        for name in ("one", "two"):
+            shutil.copytree(folder / part / name, tmp_path / "other" / part / name)
+    with pytest.raises(SystemExit):
+        main(["test", "--config", "image_folder", "--data.root", "other", "--ckpt_path", run[1], *SMALL, *QUICK[1:]])
+    message = "`model.num_classes` is 3, but ImageFolderDataModule has num_classes=2: the checkpoint "
+    assert message in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_does_not_exist_is_named(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    new = ["--data.predict_root", str(folder / "new"), "--ckpt_path", "typo.ckpt"]
+    with pytest.raises(SystemExit):
+        main(["predict", "--config", "image_folder", *new, *SMALL, *QUICK[1:]])
+    assert "there is no checkpoint typo.ckpt" in capsys.readouterr().err
+
+
+def test_predictions_without_a_checkpoint_are_reported(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="no `ckpt_path`, so the model has the weights with which it was created"):
+        main(["predict", "--config", "image_folder", "--data.root", str(folder), *SMALL, *QUICK[1:]])
+
+
 def test_the_config_for_rare_classes_trains_with_class_weights(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--data.mixup=0.2", "--data.cutmix=1.0", "--data.grayscale=true"]
@@ -151,7 +176,8 @@ def test_the_config_for_rare_classes_trains_with_class_weights(folder, tmp_path,
     effective = torch.tensor([(1 - 0.999**count) / (1 - 0.999) for count in (12, 8, 4)])
     expected = (1 / effective) / (1 / effective).mean()
     torch.testing.assert_close(saved["polyloss_lightning"]["loss_fn"]["arguments"]["weight"], expected)
-    # Without training images there are no weights, and no warning about it.
-    new = ["--data.predict_root", str(folder / "new"), "--data.grayscale=true", "--ckpt_path", str(checkpoint)]
-    main(["predict", "--config", "image_folder_longtail", *new, *SMALL, *QUICK[1:]])
+    # Without training images there are no weights, and no warning about it. The network has one channel.
+    new = ["--data.predict_root", str(folder / "new"), "--ckpt_path", str(checkpoint)]
+    with pytest.warns(UserWarning, match="`grayscale` is True as in the checkpoint, and not False"):
+        main(["predict", "--config", "image_folder_longtail", *new, *SMALL, *QUICK[1:]])
     assert len(rows(next(tmp_path.rglob("predictions.csv")))) == 3

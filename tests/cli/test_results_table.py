@@ -65,6 +65,12 @@ def test_a_class_without_a_name_or_value_has_its_index_and_an_empty_cell():
     assert rows(classes_table(results, "part")) == [["0", "7", "1.00", ""], ["1", "", "1.00", "0.50"]]
 
 
+def test_names_in_brackets_are_not_markup():
+    values = {"val/re[/b]call": {0: 1.0, 1: 0.5}}
+    assert [row[0] for row in rows(classes_table(ClassResults(values, ["[red]", "[/b]"]), "test"))] == ["[red]", "[/b]"]
+    assert rows(metrics_table({"val/[/i]": 0.5}, "test"))[0] == ["val/[/i]", "0.5"]
+
+
 def test_of_more_than_20_classes_the_ten_worst_are_shown():
     assert len(rows(classes_table(many_classes(20), "part"), 160)) == 20
     shown = rows(classes_table(many_classes(1000), "part"), 160)
