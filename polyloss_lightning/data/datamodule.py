@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, TensorDataset
 
 from polyloss_lightning._checks import check_integer
-from polyloss_lightning.data.long_tail import check_imbalance, long_tail_indices
+from polyloss_lightning.data.long_tail import check_class_indices, check_imbalance, long_tail_counts, long_tail_indices
 
 if TYPE_CHECKING:
     AnyDataset: TypeAlias = Dataset[Any]
@@ -87,9 +87,11 @@ class LongTailDataModule(LightningDataModule):
         targets = self._train_targets
         if self.imbalance is None:
             return Subset(self.train, range(len(targets)))
+        before = torch.bincount(targets, minlength=self.num_classes).tolist()
+        long_tail_counts(before, self.imbalance)  # raises an error if a class in `classes` has no samples
         kept = long_tail_indices(targets, self.imbalance, self.seed)
         if len(kept) < len(targets):
-            before, after = torch.bincount(targets).tolist(), torch.bincount(targets[torch.tensor(kept)]).tolist()
+            after = torch.bincount(targets[torch.tensor(kept)]).tolist()
             rank_zero_info(
                 f"imbalance {self.imbalance:g} keeps {len(kept)} of {len(targets)} training samples: "
                 + _by_class(self.class_names, before, after)
@@ -115,7 +117,9 @@ class LongTailDataModule(LightningDataModule):
 
     @cached_property
     def _train_targets(self) -> Tensor:
-        return class_indices(self.train)
+        targets = class_indices(self.train)
+        check_class_indices(targets)
+        return targets
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches of the long-tailed training part, in a new order in each epoch."""
@@ -194,9 +198,16 @@ def _stored_classes(dataset: AnyDataset) -> list[str] | None:
 def _stored_targets(dataset: AnyDataset) -> Tensor | None:
     if isinstance(dataset, TensorDataset):
         return dataset.tensors[-1]
-    stored: Tensor | Sequence[int] | None = getattr(dataset, "targets", getattr(dataset, "labels", None))
+    stored: Any = getattr(dataset, "targets", getattr(dataset, "labels", None))
+    if not _has_one_number_per_sample(stored, dataset):
+        return None
     # torchvision's data sets apply this to the stored target.
     transform: Callable[[Any], Any] | None = getattr(dataset, "target_transform", None)
-    if stored is None or transform is None:
-        return None if stored is None else torch.as_tensor(stored)
-    return torch.tensor([int(transform(target)) for target in stored])
+    return torch.as_tensor(stored) if transform is None else torch.tensor([int(transform(target)) for target in stored])
+
+
+def _has_one_number_per_sample(stored: Any, dataset: Any) -> bool:
+    """Return False for anything else that a data set may call its labels, such as the names of its classes."""
+    if not hasattr(stored, "__len__") or len(stored) != len(dataset):
+        return False
+    return not isinstance(next(iter(stored), None), str)

@@ -79,12 +79,22 @@ def long_tail_indices(targets: Tensor | Sequence[int], imbalance: float, seed: i
 def shuffled_by_class(targets: Tensor | Sequence[int], generator: torch.Generator) -> list[Tensor]:
     """Return the indices of the samples of each class in random order, for class 0 to the highest in ``targets``."""
     classes = torch.as_tensor(targets).cpu()
-    if classes.is_floating_point() or classes.is_complex():
-        raise TypeError(f"`targets` must be class indices (integers), got dtype {classes.dtype}")
-    if classes.dim() != 1 or len(classes) == 0:
-        raise ValueError(f"`targets` must have shape (n), with one class index per sample, got {tuple(classes.shape)}")
-    if classes.min() < 0:
-        raise ValueError(f"`targets` must be class indices of at least 0, got {int(classes.min())}")
+    check_class_indices(classes)
     order = torch.randperm(len(classes), generator=generator)
     by_class = order[classes[order].argsort(stable=True)]
     return list(torch.split(by_class, torch.bincount(classes).tolist()))
+
+
+def check_class_indices(targets: Tensor) -> None:
+    """Raise unless ``targets`` are class indices, ``[n]``.
+
+    Raises:
+        TypeError: if they are not integers.
+        ValueError: if there are none, or they have another shape or are negative.
+    """
+    if targets.is_floating_point() or targets.is_complex():
+        raise TypeError(f"`targets` must be class indices (integers), got dtype {targets.dtype}")
+    if targets.dim() != 1 or len(targets) == 0:
+        raise ValueError(f"`targets` must have shape (n), with one class index per sample, got {tuple(targets.shape)}")
+    if targets.min() < 0:
+        raise ValueError(f"`targets` must be class indices of at least 0, got {int(targets.min())}")

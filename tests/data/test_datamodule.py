@@ -21,7 +21,7 @@ class Samples(Dataset):
         self.readable = readable
 
     def __len__(self):
-        return len(TARGETS)
+        return len(self.__dict__.get("targets", TARGETS))
 
     def __getitem__(self, index):
         assert self.readable, "the inputs were loaded"
@@ -58,8 +58,21 @@ def datamodule(**kwargs):
         Samples(readable=False, targets=(TARGETS + 5).tolist(), target_transform=lambda target: target - 5),
         TensorDataset(torch.zeros(60, 2), torch.zeros(60), TARGETS),
         Samples(),
+        Samples(labels=["cat", "dog", "owl"]),
+        Samples(labels=[0, 1, 2]),
+        Samples(labels=["cat"] * 60),
     ],
-    ids=["targets", "labels", "column", "target_transform", "tensors", "iterated"],
+    ids=[
+        "targets",
+        "labels",
+        "column",
+        "target_transform",
+        "tensors",
+        "iterated",
+        "names of the classes",
+        "indices of the classes",
+        "names of the samples",
+    ],
 )
 def test_targets_are_found_under_any_usual_name(dataset):
     assert torch.equal(class_indices(dataset), TARGETS)
@@ -181,3 +194,24 @@ def test_a_class_that_occurs_in_no_training_sample_is_counted_as_zero():
     dataset = Samples(targets=[0, 0, 1], classes=["cat", "dog", "owl"])
     data = LongTailDataModule(dataset, dataset, dataset)
     assert data.class_counts == [2, 1, 0]
+
+
+def test_a_class_without_samples_cannot_be_made_long_tailed():
+    dataset = Samples(targets=[0, 0, 1], classes=["cat", "dog", "owl"])
+    with pytest.raises(ValueError, match=r"every class needs at least 1 sample, got counts \[2, 1, 0\]"):
+        _ = LongTailDataModule(dataset, dataset, dataset, imbalance=2.0).class_counts
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "named"),
+    [
+        (torch.zeros(60), TypeError, "`targets` must be class indices .* got dtype torch.float32"),
+        (torch.full((60,), -1), ValueError, "`targets` must be class indices of at least 0, got -1"),
+        (torch.eye(60).long(), ValueError, r"`targets` must have shape \(n\), .* got \(60, 60\)"),
+        (torch.tensor([]).long(), ValueError, r"`targets` must have shape \(n\), .* got \(0,\)"),
+    ],
+)
+def test_targets_that_are_not_class_indices_are_an_error(targets, error, named):
+    dataset = TensorDataset(torch.zeros(len(targets), 1), targets)
+    with pytest.raises(error, match=named):
+        _ = LongTailDataModule(dataset, dataset, dataset).class_counts
