@@ -30,7 +30,7 @@ def check_loss(task: Task, loss_fn: nn.Module) -> None:
 
 
 def check_batch(task: Task, num_classes: int, logits: Tensor, target: Tensor, *, training: bool) -> None:
-    """Raise ``ValueError`` unless ``logits`` and ``target`` fit the task. This synchronizes with the device.
+    """Raise an error unless ``logits`` and ``target`` fit the task. This synchronizes with the device.
 
     Args:
         task: task of the classifier.
@@ -39,6 +39,8 @@ def check_batch(task: Task, num_classes: int, logits: Tensor, target: Tensor, *,
         target: targets of the batch.
         training: allow probabilities as targets (mixup, label smoothing), which metrics cannot use.
     """
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"the network must return a tensor of logits, got a {type(logits).__name__}")
     shape = tuple(target.shape)
     if logits.dim() != 2:
         raise ValueError(f"the network must return logits of shape (N, {num_classes}), got {tuple(logits.shape)}")
@@ -74,4 +76,9 @@ def check_batch(task: Task, num_classes: int, logits: Tensor, target: Tensor, *,
     elif target.numel() and int(target.max()) >= num_classes:
         raise ValueError(
             f"the data have a target of class {int(target.max())}, but `num_classes` of the model is {num_classes}"
+        )
+    elif target.numel() and int(target.min()) < 0 and not training:
+        raise ValueError(
+            f"the data have a target of class {int(target.min())}: leave samples without a class out of validation and "
+            "test"
         )

@@ -104,6 +104,8 @@ def test_metrics_need_targets_that_are_one_class(tmp_path):
     assert fit(tmp_path, classifier(), soft).global_step == 3
     with pytest.raises(ValueError, match="validation and test need class indices"):
         trainer(tmp_path).validate(classifier(), loader(soft), verbose=False)
+    with pytest.raises(ValueError, match="a target of class -1: leave samples without a class out of validation"):
+        trainer(tmp_path).validate(classifier(), loader(INDICES - 1), verbose=False)
     with pytest.raises(ValueError, match="values 0 or 1"):
         trainer(tmp_path).test(classifier(task="multilabel"), loader(LABELS * 0.5), verbose=False)
 
@@ -111,6 +113,16 @@ def test_metrics_need_targets_that_are_one_class(tmp_path):
 def test_a_network_with_another_number_of_classes_is_an_error_with_both_numbers(tmp_path):
     with pytest.raises(ValueError, match="returns 10 logits per image, but `num_classes` of the model is 3"):
         fit(tmp_path, classifier(logits=10), INDICES)
+
+
+class WithFeatures(SmallCNN):
+    def forward(self, input):
+        return super().forward(input), input
+
+
+def test_a_network_that_returns_no_tensor_is_an_error(tmp_path):
+    with pytest.raises(TypeError, match="the network must return a tensor of logits, got a tuple"):
+        fit(tmp_path, ImageClassifier(WithFeatures(num_classes=3, width=4), 3), INDICES)
 
 
 def test_data_with_another_number_of_classes_are_an_error_with_both_numbers(tmp_path):
