@@ -113,6 +113,7 @@ class PolynomialTermMonitor(Callback):
         self._collector = ObservationCollector()
         self._sums = PassSums(num_terms)
         self._step: dict[str, Tensor] = {}  # sums of the current step
+        self._epoch_begins = False
         self._restored: tuple[int, dict[str, Tensor]] = (0, {})  # epoch and sums of a checkpoint
         self._log = TermLog(num_terms, self.prog_bar)
         self._files = RunFiles()
@@ -133,10 +134,15 @@ class PolynomialTermMonitor(Callback):
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin_pass(trainer, pl_module)
+        self._epoch_begins = True
 
     @override
-    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        if self._epoch_begins:  # not in on_train_epoch_start: the module's hook is called later, and may replace a loss
+            self._begin_pass(trainer, pl_module)
+            self._epoch_begins = False
         if trainer.current_epoch < max_epochs(trainer):
             self._begin_step(trainer)
 
@@ -270,5 +276,6 @@ class PolynomialTermMonitor(Callback):
             return
         self._collector.end()  # on_train_batch_end is not called for a skipped step
         sums = self._sums.end(trainer, stage)
-        epochs = self._log.epoch(trainer, stage, sums, self._observables, self._sums.num_classes)
+        losses = {path: loss for path, loss in self._observables.items() if path in sums}
+        epochs = self._log.epoch(trainer, stage, sums, losses, self._sums.num_classes)
         self._files.write(trainer, epochs, self._log.class_counts)

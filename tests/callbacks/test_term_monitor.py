@@ -145,15 +145,34 @@ def test_an_override_with_a_schedule_is_monitored(fit, observed):
     assert logged(trainer, "poly/")["epsilon"] == 2.0
 
 
-def test_a_loss_that_is_replaced_on_the_way_is_observed(fit, observed, loss_of):
-    class Replace(observed):
-        def on_train_epoch_end(self):
-            self.loss_fn = Poly1CrossEntropyLoss(3.0)
+@pytest.mark.parametrize("hook", ["on_train_epoch_start", "on_train_epoch_end"])
+def test_a_loss_that_is_replaced_on_the_way_is_observed(fit, observed, loss_of, hook):
+    def replace():
+        module.loss_fn = Poly1CrossEntropyLoss(3.0)
 
-    trainer, module = fit(module=Replace(), max_epochs=2)
+    module = observed()
+    setattr(module, hook, replace)
+    trainer, _ = fit(module=module, max_epochs=2)
     expected = loss_of(module.calls["train"][-5:], 3.0, (1.0, 1.0, 1.0))
     assert logged(trainer, "train/poly/")["loss"] == pytest.approx(expected, rel=1e-5)
     assert not listeners(module)
+
+
+def test_a_loss_that_is_added_in_mid_epoch_counts_from_the_next_epoch_on(fit, observed, loss_of):
+    class Adding(observed):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if self.global_step == 1:
+                self.added = Poly1CrossEntropyLoss(0.5)
+            return loss + self.added(self.net(batch[0]), batch[1]) if self.global_step else loss
+
+    trainer, module = fit(module=Adding(), val_check_interval=2, max_epochs=2)
+    calls = module.calls["train"][-5:]
+    assert logged(trainer, "train/poly/loss_fn/")["loss"] == pytest.approx(loss_of(calls), rel=1e-5)
+    expected = loss_of(calls, 0.5, (1.0, 1.0, 1.0))
+    assert logged(trainer, "train/poly/added/")["loss"] == pytest.approx(expected, rel=1e-5)
+    trainer, _ = fit(module=Adding(), val_check_interval=2, max_epochs=1)
+    assert not logged(trainer, "train/poly/added/")
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # dynamo looks at it

@@ -115,6 +115,19 @@ def test_calls_outside_of_a_step_do_not_count(train, observed, loss_of):
     assert train(module)["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*`dataloader_iter`")  # experimental in Lightning
+def test_a_step_may_take_its_batches_from_the_iterator_of_the_loader(train, observed, loss_of):
+    class Iterating(observed):
+        def training_step(self, dataloader_iter):
+            batch, _, batch_idx = next(dataloader_iter)
+            return super().training_step(batch, batch_idx)
+
+    module = Iterating()
+    values = train(module, log_every_n_steps=1)
+    assert values["loss"] == pytest.approx(loss_of(module.calls["train"]), rel=1e-5)
+    assert values["loss_step"] == pytest.approx(loss_of(module.calls["train"][-1:]), rel=1e-5)
+
+
 @pytest.mark.condition("PolynomialTermMonitor", "gradient accumulation")
 def test_gradient_accumulation_counts_every_batch(train, observed, loss_of):
     module = observed()

@@ -23,10 +23,13 @@ class PassSums:
         self._passes[stage] = dict.fromkeys(paths, zero_sums(self.num_terms, self.num_classes, device))
 
     def add(self, stage: str, seen: Seen) -> dict[str, Tensor]:
-        """Add the observations of a step, and return the sums of the step for the losses that it called."""
+        """Add the observations of a step, and return the sums of the step for the losses that it called.
+
+        A loss that was added to the module during the pass (and found by a validation) counts from the next pass on.
+        """
         sums = self._passes[stage]
         step: dict[str, Tensor] = {}
-        for path, observation in seen:
+        for path, observation in [(path, observation) for path, observation in seen if path in sums]:
             one = term_sums(observation, self.num_terms, self.num_classes).to(sums[path].device)
             step[path] = step[path] + one if path in step else one
         # Not in place: a tensor created under inference_mode cannot be changed outside of it.

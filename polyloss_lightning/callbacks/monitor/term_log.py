@@ -34,7 +34,9 @@ class TermLog:
             values = term_values(sums, self.num_terms)
             for name in term_names(self.num_terms):
                 key = f"{prefix('train', path, self.several)}{name}_step"
-                pl_module.log(key, values[name], name in self.prog_bar, on_step=True, on_epoch=False)
+                shown = name in self.prog_bar
+                # Without a batch size, log raises an error in a `training_step(self, dataloader_iter)`.
+                pl_module.log(key, values[name], shown, on_step=True, on_epoch=False, batch_size=1)
 
     def epoch(
         self,
