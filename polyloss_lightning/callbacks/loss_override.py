@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
@@ -13,6 +13,7 @@ from polyloss_lightning._checks import check_choices
 from polyloss_lightning.callbacks.base import Callback
 from polyloss_lightning.callbacks.trainer.log_names import Stage
 from polyloss_lightning.callbacks.trainer.step_wrapper import StepCheck, StepContext, unwrap_step, wrap_step
+from polyloss_lightning.core import polynomial
 from polyloss_lightning.interception import CallSite, Elementwise, LossName, LossOverride, OnNothing, ReplacedLoss
 from polyloss_lightning.schedules import Schedule
 
@@ -42,7 +43,8 @@ class PolyLossOverride(Callback):
     computes from a replaced loss, such as a perplexity, come from the Poly loss, not from torch's.
 
     The module itself is not changed: its methods, hooks and ``state_dict`` stay the same, even during the run. If
-    several overrides cover the same call, the last one in the list of callbacks applies.
+    several overrides cover the same call, the last one in the list of callbacks applies. An epsilon that was moved is
+    saved in the checkpoint, and restored by an override that is built with the same epsilon.
 
     Args:
         epsilon: a finite number (Poly-1) or a sequence (Poly-N). An
@@ -109,7 +111,7 @@ class PolyLossOverride(Callback):
         self.initial_epsilon = self.epsilon
         self._contexts: dict[str, StepContext] = {}  # by the method of the strategy that they wrap
         self._resolved = False  # whether the scope has been looked up in the module
-        self._reported = 0  # number of call sites in the latest table
+        self._reported: int | None = None  # number of call sites in the latest table
 
     @property
     def epsilon(self) -> float | tuple[float, ...]:
@@ -130,6 +132,31 @@ class PolyLossOverride(Callback):
         prefix = "" if self.name is None else f"{self.name}."
         return {prefix + function: loss for function, loss in self._override.observables().items()}
 
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(name=self.name)
+
+    # Not in state_dict: Lightning would then refuse several overrides without names, and its error has no reason.
+    @override
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self.epsilon != self.initial_epsilon:
+            initial, current = (list(polynomial.as_epsilon(one)) for one in (self.initial_epsilon, self.epsilon))
+            state = {"version": 1, "initial_epsilon": initial, "epsilon": current}
+            checkpoint["callbacks"][self.state_key] = state
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        state = checkpoint["callbacks"].get(self.state_key)
+        # An override that was built with another epsilon than that of the checkpoint keeps it.
+        initial = list(polynomial.as_epsilon(self.initial_epsilon))
+        if state and self._can_restore(state, version=1) and state["initial_epsilon"] == initial:
+            self.epsilon = state["epsilon"]
+
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # Not in a later hook: a learning-rate finder trains before on_fit_start, and only with its own callbacks.
@@ -140,7 +167,7 @@ class PolyLossOverride(Callback):
             )
         self.teardown(trainer, pl_module, stage)
         self._override.forget()
-        self._reported = 0
+        self._reported = None
         for method, of in _STRATEGY_METHODS.items():
             self._contexts[method] = partial(self._step_context, pl_module, of, report=method != "backward")
             wrap_step(trainer.strategy, method, self._contexts[method])
@@ -148,7 +175,7 @@ class PolyLossOverride(Callback):
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._resolved = False  # submodules may have been added
-        if len(self.call_sites) > self._reported:
+        if len(self.call_sites) > (self._reported or 0):
             self._report()
 
     @override
@@ -174,7 +201,9 @@ class PolyLossOverride(Callback):
             return
         with self._override.intercepting():
             yield self._override.refuse if report else None
-        if report and not self._reported and not pl_module.trainer.sanity_checking:
+        if pl_module.trainer.sanity_checking:
+            self._override.forget()  # what validation calls says nothing about training, which is checked next
+        elif report and self._reported is None:
             self._report()
             self._override.check()
 

@@ -7,6 +7,7 @@ import pytest
 import torch.nn.functional as F
 
 from polyloss_lightning import PolyLossOverride
+from polyloss_lightning.interception import LossOverrideError
 
 
 @pytest.fixture
@@ -50,3 +51,19 @@ def test_places_that_are_found_later_are_told_at_the_end_of_the_epoch(foreign, t
     first, second = told()
     assert "nll_loss" not in first
     assert re.search(r"nll_loss .*no: not in losses", second)
+
+
+def test_that_nothing_was_replaced_is_told_once(trained, foreign, by_hand, told):
+    with pytest.warns(UserWarning, match="No loss was replaced") as caught:
+        trained(foreign(by_hand), callbacks=[PolyLossOverride(on_nothing="warn")])
+    assert len(told()) == sum("No loss" in str(warning.message) for warning in caught) == 1
+
+
+def test_a_loss_of_the_sanity_check_does_not_hide_that_training_has_none(evaluated, trainer, data, by_hand):
+    class Mixed(evaluated):
+        def validation_step(self, batch, batch_idx):
+            F.cross_entropy(self.net(batch[0]), batch[1])
+
+    run = trainer(callbacks=[PolyLossOverride(stages=["train", "val"])], num_sanity_val_steps=1)
+    with pytest.raises(LossOverrideError, match="No loss was replaced"):
+        run.fit(Mixed(by_hand), data, data)

@@ -147,3 +147,27 @@ def test_an_epsilon_of_the_override_that_has_no_effect_is_warned_of(foreign, tra
     scheduler = EpsilonScheduler(LinearSchedule(-1.0, 2.0))
     with pytest.warns(UserWarning, match=r"PolyLossOverride was built with epsilon 5\.0.*begins at -1\.0"):
         trained(foreign(), callbacks=[PolyLossOverride(5.0), scheduler])
+
+
+def test_a_test_with_a_checkpoint_uses_its_epsilon(evaluated, trainer, data, by_hand, tmp_path):
+    run = trainer(callbacks=[PolyLossOverride(name="a"), EpsilonScheduler(LinearSchedule(-1.0, 2.0))])
+    module = evaluated()
+    run.fit(module, data, data)
+    run.save_checkpoint(tmp_path / "end.ckpt")
+    for epsilon, expected in ((1.0, 2.0), (0.5, 0.5)):  # one that was given another epsilon keeps it
+        override = PolyLossOverride(epsilon, stages=["test"], name="a")
+        new = evaluated()
+        trainer(callbacks=[override, EpsilonScheduler(LinearSchedule(-1.0, 2.0))]).test(
+            new, data, ckpt_path=tmp_path / "end.ckpt", weights_only=True, verbose=False
+        )
+        assert override.epsilon == expected
+        with torch.no_grad():
+            losses = [float(by_hand(module.net(input), target, expected)) for input, target in data]
+        assert new.losses["val"] == pytest.approx(losses)
+
+
+def test_a_checkpoint_of_an_epsilon_that_never_moved_needs_no_override(foreign, trainer, data, tmp_path):
+    run = trainer(callbacks=[PolyLossOverride()])
+    run.fit(foreign(), data)
+    run.save_checkpoint(tmp_path / "end.ckpt")
+    assert not torch.load(tmp_path / "end.ckpt", weights_only=True)["callbacks"]
