@@ -38,7 +38,8 @@ class EpsilonScheduler(Callback):
     so t is 0 in the first unit of the window and exactly 1 in its last unit. (If the window has only one unit, t is 1
     there.) The callback keeps no counter of its own, so a resumed run uses the same epsilons as an uninterrupted one.
     Epsilon does not change within an optimizer step (gradient accumulation). Validation uses the current epsilon, and
-    the last epsilon stays set on the loss after ``fit``.
+    the last epsilon stays set on the loss after ``fit``. A loss that is replaced at the start of an epoch is moved from
+    then on, and one that is replaced later, from the next epoch on.
 
     If the length of the run turns out to be another one (a loader was loaded again and has another length, an epoch was
     cut short), the schedule follows from the next epoch on, and a warning is issued. It is also issued if the run ends
@@ -116,6 +117,7 @@ class EpsilonScheduler(Callback):
         self._length: int | None = None  # of the run; None if it is not needed
         self._expected: int | None = None  # its length if every epoch were like the current one
         self._t = 1.0
+        self._epoch_begins = False
 
     @property
     @override
@@ -142,11 +144,13 @@ class EpsilonScheduler(Callback):
         self._find_length(trainer)
         if position(trainer, "step") == 0:
             self._warn_of_other_epsilons()
-        self._move(trainer)
+        unit = position(trainer, self.interval)
+        # An epoch that is resumed after its last step has to end with the epsilon of that step.
+        self._move(max(unit - 1, 0) if self.interval == "step" else unit)
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._find_losses(trainer, pl_module)  # one may have been replaced
+        self._epoch_begins = True
         if not self.window.needs_total or self.total is not None or trainer.current_epoch >= max_epochs(trainer):
             return
         self._expected = progress.run_length(trainer, self.interval)
@@ -156,7 +160,11 @@ class EpsilonScheduler(Callback):
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        epsilon = self._move(trainer)  # in every batch, because a mid-epoch resume calls no epoch-start hook
+        if self._epoch_begins:  # not in on_train_epoch_start: the module's hook is called later, and may replace a loss
+            self._find_losses(trainer, pl_module)
+            self._epoch_begins = False
+        # In every batch, because a mid-epoch resume calls no epoch-start hook.
+        epsilon = self._move(position(trainer, self.interval))
         # Lightning's log() costs more than the rest of the schedule, so call it only if the value is actually used.
         due = self.prog_bar or trainer.fast_dev_run or progress.logs_are_due(trainer)  # type: ignore[attr-defined]
         if not self.log_epsilon or not due or trainer.barebones:
@@ -169,7 +177,7 @@ class EpsilonScheduler(Callback):
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self.window.needs_total or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         begin, end = self.window.units(self._length)
         if self._t < 1 and begin < end:
@@ -256,8 +264,8 @@ class EpsilonScheduler(Callback):
                     f"effect: EpsilonScheduler begins at {self.schedule(0.0)}."
                 )
 
-    def _move(self, trainer: pl.Trainer) -> Value:
-        self._t = self.window.t(position(trainer, self.interval), self._length)
+    def _move(self, unit: int) -> Value:
+        self._t = self.window.t(unit, self._length)
         epsilon = self._value(self._t)
         for loss in self._losses.values():
             loss.epsilon = epsilon

@@ -87,7 +87,6 @@ def test_by_epoch_epsilon_moves_between_epochs(fit, options):
         ({"begin": 2}, [0, 0, 0, 0.2, 0.4, 0.6, 0.8, 1]),
         ({"begin": 0.25, "end": 0.75}, [0, 0, 0, 1 / 3, 2 / 3, 1, 1, 1]),
         ({"begin": 1, "end": 4}, [0, 0, 0.5, 1, 1, 1, 1, 1]),
-        ({"end": 16}, [step / 15 for step in range(8)]),
         ({"total": 5}, [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]),
     ],
     ids=str,

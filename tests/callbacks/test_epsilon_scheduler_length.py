@@ -16,8 +16,8 @@ def line(steps):
 
 @pytest.fixture
 def fit(make_trainer):
-    def run(module, *callbacks, loss=None, total=None, **options):
-        scheduler = EpsilonScheduler(LinearSchedule(-1.0, 2.0), total=total)
+    def run(module, *callbacks, total=None, end=None, **options):
+        scheduler = EpsilonScheduler(LinearSchedule(-1.0, 2.0), total=total, end=end)
         make_trainer(callbacks=[scheduler, *callbacks], **{"max_epochs": 2, **options}).fit(module)
         return module.seen
 
@@ -107,6 +107,8 @@ def test_a_run_that_ends_before_its_schedule_is_warned_of(seen_epsilon, fit):
         fit(stream(), max_epochs=1, max_steps=9)
     with pytest.warns(UserWarning, match=end.format(9, r"0\.33\d*")):
         fit(stream(), total=10, max_epochs=1)
+    with pytest.warns(UserWarning, match=end.format(9, r"0\.33\d*")):
+        assert fit(stream(), end=10, max_epochs=1) == pytest.approx([-1 + step / 3 for step in range(5)])
 
     class Stops(seen_epsilon):
         def on_train_epoch_end(self):

@@ -131,3 +131,24 @@ def test_below_minus_1_the_loss_warns_when_the_schedule_gets_there(make_trainer,
     with pytest.warns(UserWarning, match=r"epsilon -2 is below -1") as caught:
         fit(make_trainer, seen_epsilon(8), EpsilonScheduler(LinearSchedule(0.0, -2.0), total=3))
     assert sum("epsilon" in str(warning.message) for warning in caught) == 1
+
+
+@pytest.mark.parametrize("path", ["loss_fn", "heads.new"])
+def test_a_loss_that_the_module_replaces_or_adds_at_the_start_of_an_epoch_moves_in_that_epoch(
+    make_trainer, two_losses, path
+):
+    class Replacing(two_losses):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                self.set_submodule(path, Poly1CrossEntropyLoss())
+                self.seen = []
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if self.current_epoch == 1:
+                self.seen[-1] = self.get_submodule(path).epsilon
+            return loss
+
+    module = Replacing()
+    fit(make_trainer, module, EpsilonScheduler(UP), max_epochs=2)
+    assert module.seen == [step / 7 for step in range(4, 8)]

@@ -92,6 +92,23 @@ def test_resume_from_the_end_of_an_epoch_goes_on_as_if_uninterrupted(build, make
     assert fit(validated(), make_trainer, interval=interval, ckpt_path=tmp_path / f"{2 * BATCHES}.ckpt").seen == []
 
 
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_an_epoch_resumed_after_its_last_step_ends_with_the_epsilon_of_that_step(
+    build, make_trainer, tmp_path, interval
+):
+    def validated():
+        module = build()
+        module.validation_step = lambda batch, batch_idx: None
+        module.val_dataloader = lambda: DataLoader(torch.zeros(1))
+        module.at_the_end = []
+        module.on_train_epoch_end = lambda: module.at_the_end.append(module.loss_fn.epsilon)
+        return module
+
+    whole = fit(validated(), make_trainer, SaveAt("on_validation_end", tmp_path), interval=interval)
+    resumed = fit(validated(), make_trainer, interval=interval, ckpt_path=tmp_path / f"{BATCHES}.ckpt")
+    assert resumed.at_the_end == whole.at_the_end == [whole.seen[BATCHES - 1], 2.0]
+
+
 @pytest.fixture
 def build_manual(seen_epsilon):
     class Manual(seen_epsilon):
