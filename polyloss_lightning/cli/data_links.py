@@ -70,7 +70,9 @@ def check_links(model: Namespace | None, datamodule: Any, ckpt_path: str | None 
             )
 
 
-def take_from_checkpoint(data: Namespace | None, ckpt_path: str | None, *, predicting: bool) -> None:
+def take_from_checkpoint(
+    data: Namespace | None, ckpt_path: str | None, *, weights_only: bool | None, predicting: bool
+) -> None:
     """Take what the model and the data have to be built with from the checkpoint.
 
     This is ``grayscale``, from which follows the number of channels of the model, and, to predict new images without
@@ -89,7 +91,7 @@ def take_from_checkpoint(data: Namespace | None, ckpt_path: str | None, *, predi
             raise FileNotFoundError(f"there is no checkpoint {ckpt_path}")
         return
     with _files.local_copy(ckpt_path) as file:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(file, map_location="cpu", weights_only=weights_only)
     state = checkpoint.get(data.class_path.rpartition(".")[2], {})
     if unnamed and predicting:
         arguments["class_names"] = state.get("class_names")

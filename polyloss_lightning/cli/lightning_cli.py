@@ -100,7 +100,12 @@ class PolyLossCLI(LightningCLI):
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         ckpt_path = self._setting("ckpt_path")
-        take_from_checkpoint(self._setting("data"), ckpt_path, predicting=self.subcommand == "predict")
+        take_from_checkpoint(
+            self._setting("data"),
+            ckpt_path,
+            weights_only=self._setting("weights_only"),
+            predicting=self.subcommand == "predict",
+        )
         if self.subcommand != "fit" and not ckpt_path:
             rank_zero_warn("there is no `ckpt_path`, so the model has the weights with which it was created")
 

@@ -1,11 +1,16 @@
 """The command takes numbers of classes and channels from the data; what was given and differs is an error."""
 
 import json
+import pickle
 import sys
+from fractions import Fraction
 
 import pytest
+import torch
+from jsonargparse import Namespace
 
 from polyloss_lightning.cli import PolyLossCLI
+from polyloss_lightning.cli.data_links import take_from_checkpoint
 
 OWN = """
 from polyloss_lightning.data import DigitsDataModule
@@ -103,3 +108,15 @@ def test_a_different_number_in_the_config_is_an_error_with_both_numbers(fit, cap
     with pytest.raises(SystemExit):
         fit(model)
     assert named in capsys.readouterr().err
+
+
+def test_a_checkpoint_with_objects_is_read_with_the_weights_only_of_the_command(tmp_path):
+    torch.save({"ImageFolderDataModule": {"grayscale": True}, "object": Fraction(1, 2)}, tmp_path / "run.ckpt")
+    arguments = Namespace(root="images", class_names=None, grayscale=False)
+    data = Namespace(class_path="polyloss_lightning.data.ImageFolderDataModule", init_args=arguments)
+    with pytest.warns(UserWarning, match="`grayscale` is True as in the checkpoint, and not False"):
+        take_from_checkpoint(data, str(tmp_path / "run.ckpt"), weights_only=False, predicting=False)
+    assert data.init_args.grayscale is True
+    arguments.grayscale = False
+    with pytest.raises(pickle.UnpicklingError):
+        take_from_checkpoint(data, str(tmp_path / "run.ckpt"), weights_only=None, predicting=False)
