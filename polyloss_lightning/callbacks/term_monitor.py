@@ -127,6 +127,7 @@ class PolynomialTermMonitor(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # on_train_epoch_start is not called if a run resumes in the middle of an epoch or after its last batch.
         self._begin_pass(trainer, pl_module)
+        self._epoch_begins = False  # it is left over from a run that was interrupted before the first batch of an epoch
         epoch, sums = self._restored
         if trainer.is_global_zero and trainer.current_epoch == epoch:  # on one process, to count them once
             self._sums.restore(sums)

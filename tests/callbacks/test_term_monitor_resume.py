@@ -47,23 +47,24 @@ def test_an_epoch_resumed_at_any_batch_is_whole(run, tmp_path, loss_of, first):
         assert loss == pytest.approx(loss_of(second_epoch), rel=1e-5), step
 
 
+@pytest.mark.parametrize(("hook", "step"), [("on_train_batch_end", 4), ("on_train_epoch_start", 5)])
 @pytest.mark.condition("PolynomialTermMonitor", "Trainer used again")
-def test_an_interrupted_trainer_and_its_monitor_can_go_on(observed, make_trainer, tmp_path, loss_of):
+def test_an_interrupted_trainer_and_its_monitor_can_go_on(observed, make_trainer, tmp_path, loss_of, hook, step):
     """The monitor of the interrupted run has seen more than the checkpoint holds."""
-    monitor, module = PolynomialTermMonitor(), observed()
+    monitor, module, stop = PolynomialTermMonitor(), observed(), pl.Callback()
 
-    class Stop(pl.Callback):
-        def on_train_batch_end(self, trainer, *args):
-            if trainer.global_step == 4:
-                raise RuntimeError("stop")
+    def stop_there(trainer, *args):
+        if trainer.global_step == step:
+            raise RuntimeError("stop")
 
+    setattr(stop, hook, stop_there)
     with pytest.raises(RuntimeError, match="stop"):
-        make_trainer(callbacks=[SaveEveryBatch(tmp_path), monitor, Stop()], max_epochs=1).fit(module)
+        make_trainer(callbacks=[SaveEveryBatch(tmp_path), monitor, stop], max_epochs=2).fit(module)
     trainer = make_trainer(callbacks=[monitor], max_epochs=1)
     trainer.fit(module, ckpt_path=tmp_path / "2.ckpt")
     calls = module.calls["train"]
-    expected = loss_of([*calls[:2], *calls[4:]])
-    assert len(calls) == 4 + 3
+    expected = loss_of([*calls[:2], *calls[step:]])
+    assert len(calls) == step + 3
     assert float(trainer.callback_metrics["train/poly/loss"]) == pytest.approx(expected, rel=1e-5)
 
 
