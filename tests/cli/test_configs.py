@@ -44,7 +44,7 @@ def test_digits_constant_has_the_epsilon_of_the_command_line(run, capsys):
 
 @pytest.mark.parametrize("name", ["cifar100_lt", "imagenet_folder"])
 def test_configs_that_were_not_run_in_full_state_it(name):
-    assert "it was not run in full" in (config_dir() / f"{name}.yaml").read_text().splitlines()[0]
+    assert "It was never run in full." in (config_dir() / f"{name}.yaml").read_text().splitlines()[0]
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # of Lightning, because of fast_dev_run
