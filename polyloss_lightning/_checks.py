@@ -107,3 +107,13 @@ def check_choices(name: str, given: object, allowed: Sequence[str] | None = None
     if wrong:
         raise ValueError(f"`{name}` may only contain {list(allowed or ())}, got {wrong}")
     return tuple(given)
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Return the first ``names`` for a message, and how many more there are.
+
+    Example:
+        >>> listed(["cat", "dog", "owl"], most=2)
+        'cat, dog and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from polyloss_lightning._checks import listed
+
 # Those that Pillow reads and torchvision's ImageFolder accepts.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -112,9 +114,9 @@ def labelled_images(folder: Path, classes: Sequence[str]) -> list[tuple[str, int
     present = class_folders(folder)
     missing, unknown = [name for name in classes if name not in present], sorted(set(present) - set(classes))
     if missing:
-        raise FileNotFoundError(f"{folder} has no folder of the class {missing[0]!r} (classes: {', '.join(classes)})")
+        raise FileNotFoundError(f"{folder} has no folder of the class {missing[0]!r} (classes: {listed(classes)})")
     if unknown:
         raise ValueError(
-            f"{folder} has a folder {unknown[0]!r}, which is not a class of the training part ({', '.join(classes)})"
+            f"{folder} has a folder {unknown[0]!r}, which is not a class of the training part ({listed(classes)})"
         )
     return [(path, index) for index, name in enumerate(classes) for path in image_paths(folder / name)]

@@ -64,7 +64,9 @@ def image_parts(
         present = [part for part in ("train", "val", "test") if part in folders]
         parts: dict[str, Samples] = {part: labelled_images(root / part, classes) for part in present}
         if "val" not in parts:
-            raise FileNotFoundError(f"{root} has a folder train, but no folder val")
+            raise FileNotFoundError(
+                f"{root} has a folder train, but no folder val: add it, or pass {root / 'train'} as `root` to split it"
+            )
         return classes, parts, False
     return classes, _split(labelled_images(root, classes), classes, val_fraction, test_fraction, seed), True
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeAlias
 
+from polyloss_lightning._checks import listed
+
 SEPARATOR = "|"
 _Rows: TypeAlias = list[tuple[int, list[str]]]
 
@@ -58,7 +60,7 @@ def _cells(path: Path) -> tuple[list[str], _Rows]:
     if header[:1] != ["file"] or len(header) < 2:
         _refuse(path, 1, f"the header must be `file` and the labels, or `file,labels`, got {','.join(header)!r}")
     if len(set(header)) < len(header) or not all(header):
-        _refuse(path, 1, f"every column needs a name of its own, got {','.join(header)!r}")
+        _refuse(path, 1, f"every column must have a name that no other column has, got {','.join(header)!r}")
     if not rows:
         raise ValueError(f"{path} has no row below its header")
     for line, cells in rows:
@@ -76,7 +78,7 @@ def _listed(
     for line, given in labels:
         for label in given:
             if label not in known:
-                _refuse(path, line, f"the label {label!r} is not one of {', '.join(known)}")
+                _refuse(path, line, f"the label {label!r} is not one of {listed(known)}")
     return known, [[name in given for name in known] for _, given in labels]
 
 
@@ -87,9 +89,7 @@ def _columns(
     own = header[1:]
     known = own if names is None else list(names)
     if set(known) != set(own):
-        _refuse(
-            path, 1, f"the labels are {', '.join(own)}, but `class_names` or the training part has {', '.join(known)}"
-        )
+        _refuse(path, 1, f"the labels are {listed(own)}, but `class_names` or the training part has {listed(known)}")
     places = [header.index(name) for name in known]  # the columns may have another order
     return known, [[_bit(path, line, header[k], cells[k]) for k in places] for line, cells in rows]
 

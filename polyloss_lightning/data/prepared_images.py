@@ -1,13 +1,14 @@
 """The part that all data modules of image files share: how images are prepared, in every run with a checkpoint."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, get_args
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
-from polyloss_lightning._checks import check_choice, check_choices, check_integer
+from polyloss_lightning._checks import check_choice, check_choices, check_integer, listed
 from polyloss_lightning.data.image_files import ImageFiles
 from polyloss_lightning.data.image_transforms import (
     Augment,
@@ -51,10 +52,11 @@ class PreparedImages(LightningDataModule):
         """Compare the names of the classes, and prepare images as in the run that saved the checkpoint."""
         saved = state_dict["class_names"]
         if saved != self.class_names:
+            first, own = next(pair for pair in zip_longest(saved, self.class_names) if pair[0] != pair[1])
             same = sorted(saved) == sorted(self.class_names)
             raise ValueError(
-                f"the classes of the checkpoint are {', '.join(saved)}, but those of the data are "
-                f"{', '.join(self.class_names)}"
+                f"the classes of the checkpoint are {listed(saved)}, but those of the data are "
+                f"{listed(self.class_names)} (the first that differ are {first} and {own})"
                 + (": pass `class_names` in the order of the checkpoint" if same else "")
             )
         for name in ("image_size", "grayscale"):

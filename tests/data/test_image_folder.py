@@ -184,7 +184,7 @@ def broken(tmp_path, kind):
         ("one image", ValueError, r"the class 'dog' has too few images to split: it needs at least 3 .* got 1"),
         ("parts without classes", FileNotFoundError, "there is no folder in .*train: it must contain"),
         ("other names", ValueError, r"the folders Testing, Training, .* rename them to train, val and test"),
-        ("no val", FileNotFoundError, "has a folder train, but no folder val"),
+        ("no val", FileNotFoundError, r"has a folder train, but no folder val: add it, or pass .*train as `root`"),
     ],
 )
 def test_errors_contain_the_folder_or_the_class(tmp_path, kind, error, named):
@@ -218,6 +218,18 @@ def test_an_image_with_values_of_an_unknown_range_is_an_error(tmp_path, dtype, k
     Image.fromarray(np.arange(512).reshape(16, 32).astype(dtype)).save(root / "val" / "cat" / "000.tif")
     with pytest.raises(ValueError, match=f"cannot read the image .*val.cat.000.tif: its values are {kind}"):
         next(iter(datamodule(root).val_dataloader()))
+
+
+def test_names_of_many_classes_are_cut_in_errors(tmp_path):
+    root = make(tmp_path, {f"n{number:03}": 1 for number in range(30)})
+    names = sorted(path.name for path in root.iterdir())
+    with pytest.raises(FileNotFoundError, match=r"the class 'owl' \(classes: n000, .*, n019 and 11 more\)"):
+        datamodule(root, class_names=[*names, "owl"])
+    saved = datamodule(None, predict_root=root, class_names=[*names, "owl"]).state_dict()
+    with pytest.raises(
+        ValueError, match=r"n019 and 11 more, but .* n019 and 10 more \(the first .* are owl and None\)"
+    ):
+        datamodule(None, predict_root=root, class_names=names).load_state_dict(saved)
 
 
 def test_a_checkpoint_of_another_split_is_reported(tmp_path):

@@ -97,7 +97,7 @@ def test_predictions_need_no_labels(write, tmp_path):
     [
         ("", ValueError, "line 1: the header must be"),
         ("image,cat,dog\n", ValueError, "line 1: the header must be.*image,cat,dog"),
-        ("file,cat,cat\n0.png,0,1\n", ValueError, "line 1: every column needs a name of its own"),
+        ("file,cat,cat\n0.png,0,1\n", ValueError, "line 1: every column must have a name that no"),
         ("file,cat,dog\n", ValueError, "no row below its header"),
         ("file,cat,dog\n0.png,0,1\n1.png,0\n", ValueError, "line 3: it has 2 columns, and the header has 3"),
         ("file,cat,dog\n0.png,0,yes\n", ValueError, "line 2: the value of 'dog' must be 0 or 1, got 'yes'"),
@@ -136,10 +136,10 @@ def test_a_checkpoint_refuses_other_labels_and_another_order(write):
     saved = MultiLabelCSVDataModule(write(COLUMNS), **SMALL).state_dict()
     swapped = write("file,dog,cat\n" + "".join(f"{n}.png,{int(n > 4)},{n % 2}\n" for n in range(10)), "swapped.csv")
     other = write(COLUMNS.replace("dog", "fox"), "other.csv")
-    order = "the checkpoint are cat, dog, but those of the data are dog, cat: pass `class_names` in the order"
+    order = "the checkpoint are cat, dog, but those of the data are dog, cat .*: pass `class_names` in the order"
     with pytest.raises(ValueError, match=order):
         MultiLabelCSVDataModule(swapped, **SMALL).load_state_dict(saved)
-    with pytest.raises(ValueError, match=r"the checkpoint are cat, dog, but those of the data are cat, fox$"):
+    with pytest.raises(ValueError, match=r"those of the data are cat, fox \(the first that differ are dog and fox\)$"):
         MultiLabelCSVDataModule(other, **SMALL).load_state_dict(saved)
     data = MultiLabelCSVDataModule(swapped, swapped, class_names=["cat", "dog"], **SMALL)
     data.load_state_dict(saved)
