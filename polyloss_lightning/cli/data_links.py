@@ -20,6 +20,8 @@ _LINKS = (
     ("in_channels", ("network", "in_channels")),
 )
 
+_FOUND_BY_LIGHTNING = ("best", "last", "hpc", "registry")  # values of `ckpt_path` that are not the path of a file
+
 
 def link_data(parser: LightningArgumentParser) -> None:
     """Take the arguments of the model and of its network from the data module, if both sides have them."""
@@ -86,8 +88,10 @@ def take_from_checkpoint(
     unnamed = "class_names" in arguments and arguments["class_names"] is None and training_data is None
     if data is None or not ckpt_path or not ("grayscale" in arguments or (unnamed and predicting)):
         return
+    if ckpt_path.partition(":")[0] in _FOUND_BY_LIGHTNING:
+        return
     if not _files.exists(ckpt_path):
-        if unnamed and predicting:  # otherwise Lightning reports it, or knows another meaning, such as "last"
+        if unnamed and predicting:  # otherwise Lightning reports it
             raise FileNotFoundError(f"there is no checkpoint {ckpt_path}")
         return
     with _files.local_copy(ckpt_path) as file:

@@ -120,3 +120,10 @@ def test_a_checkpoint_with_objects_is_read_with_the_weights_only_of_the_command(
     arguments.grayscale = False
     with pytest.raises(pickle.UnpicklingError):
         take_from_checkpoint(data, str(tmp_path / "run.ckpt"), weights_only=None, predicting=False)
+
+
+@pytest.mark.parametrize("ckpt_path", ["last", "best", "registry:model:version:2", None])
+def test_a_checkpoint_that_lightning_finds_is_left_to_it(ckpt_path):
+    data = Namespace(class_path="mine.Data", init_args=Namespace(root=None, class_names=None, grayscale=False))
+    take_from_checkpoint(data, ckpt_path, weights_only=None, predicting=True)
+    assert data.init_args == Namespace(root=None, class_names=None, grayscale=False)
