@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from polyloss_lightning._checks import check_integer
+
 
 class SmallCNN(nn.Module):
     """Three convolutions with batch norm, pooling and a linear layer: about 57,000 parameters at the default width.
@@ -20,7 +22,8 @@ class SmallCNN(nn.Module):
         - output: logits, ``(N, num_classes)``.
 
     Raises:
-        ValueError: if an argument is below 1.
+        TypeError: if an argument is not an integer.
+        ValueError: if it is below 1.
 
     Example:
         >>> import torch
@@ -31,8 +34,7 @@ class SmallCNN(nn.Module):
     def __init__(self, num_classes: int = 10, in_channels: int = 1, width: int = 32) -> None:
         super().__init__()
         for name, value in (("num_classes", num_classes), ("in_channels", in_channels), ("width", width)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}")
+            check_integer(name, value, "an integer of at least 1", at_least=1)
         self.features = nn.Sequential(
             _convolution(in_channels, width),
             _convolution(width, 2 * width, stride=2),

@@ -36,5 +36,7 @@ def test_every_parameter_learns():
 
 @pytest.mark.parametrize("name", ["num_classes", "in_channels", "width"])
 def test_arguments_below_one_are_named(name):
-    with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer of at least 1, got 0"):
         SmallCNN(**{name: 0})
+    with pytest.raises(TypeError, match=f"`{name}` must be an integer of at least 1, got '8'"):
+        SmallCNN(**{name: "8"})
