@@ -24,8 +24,10 @@ class ClassWeights(Callback):
     a mean of 1 over the classes. With beta 0 all classes get the same weight; as beta approaches 1, the weights
     approach ``balanced``.
 
-    The counts are the ``class_counts`` of the datamodule. The weights are set before a stage starts, and a
-    :class:`~polyloss_lightning.provider.LossProvider` saves them in the checkpoint with all arguments of its loss.
+    The counts are the ``class_counts`` of the datamodule. The weights are set before a stage starts and before the
+    module's own ``setup`` and ``configure_model`` run, so the module has to build its losses in ``__init__``. A
+    :class:`~polyloss_lightning.provider.LossProvider` saves the weights in the checkpoint with all arguments of its
+    loss.
 
     Args:
         scheme: ``"balanced"`` or ``"effective_number"``.
@@ -69,7 +71,8 @@ class ClassWeights(Callback):
         if not losses:
             raise ValueError(
                 "ClassWeights needs a Poly1CrossEntropyLoss or Poly1FocalLoss in the module, and "
-                f"{type(pl_module).__name__} has none"
+                f"{type(pl_module).__name__} has none (one that is built in `setup` or `configure_model` is built too "
+                "late: build it in `__init__`)"
             )
         weight = self.weight(counts)
         for loss in losses:

@@ -90,6 +90,15 @@ def test_a_loss_that_cannot_take_them_is_an_error(tmp_path, loss, named):
         fit(tmp_path, Model(loss))
 
 
+def test_a_loss_that_is_built_in_setup_is_an_error_that_gives_the_reason(tmp_path):
+    class Late(Model):
+        def setup(self, stage):
+            self.loss_fn = Poly1CrossEntropyLoss()
+
+    with pytest.raises(ValueError, match=r"`setup` or `configure_model` is built too late: build it in `__init__`"):
+        fit(tmp_path, Late(torch.nn.CrossEntropyLoss()))
+
+
 def test_a_module_fitted_on_other_data_needs_its_weights_removed(tmp_path):
     model, other = Model(), Data()
     fit(tmp_path, model)
