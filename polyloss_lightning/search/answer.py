@@ -116,6 +116,7 @@ def answer(study: Study, plan: Plan, confirm_seeds: int, *, register_look: bool)
         *_notes_about_data(metric),
         *([] if comparison is None else _notes_about_comparison(comparison, plan, confirm_seeds)),
         *([] if comparison is None else _better_controls(comparison, plan, unit)),
+        *_notes_about_failures(runs),
         *([f"the runs have several metrics: {', '.join(metrics)}"] if len(metrics) > 1 else []),
     ]
     return Answer(text, tuple(notes), _rows(runs, plan, comparison), comparison, unit, dict(runs.failed))
@@ -136,6 +137,12 @@ def _compare(runs: Runs, plan: Plan, picks: Picks, look: int) -> Comparison:
 def _notes_about_data(metric: str) -> list[str]:
     if metric.startswith(("val", "train")):
         return [f"{metric} was measured on the validation data, which also selected the checkpoint and the setting"]
+    return []
+
+
+def _notes_about_failures(runs: Runs) -> list[str]:
+    if runs.failed:
+        return ["failed runs are not tried again in this study; if their cause is removed, choose another study"]
     return []
 
 
@@ -164,7 +171,7 @@ def _better_controls(comparison: Comparison, plan: Plan, unit: Unit) -> list[str
         f"{plan[d.against].phrase or d.against} is better than {comparison.picks.pick} by {unit.number(-d.mean)} "
         f"({unit.number(-d.high)} to {unit.number(-d.low)}), so this change helps more than epsilon does"
         for d in comparison.differences[1:]
-        if d.high < 0
+        if d.high < 0 and d.varies
     ]
 
 

@@ -15,8 +15,10 @@ from polyloss_lightning.search.intervals import detectable_gain, level_of_look, 
 
 Result: TypeAlias = tuple[str, int, float]  # setting, seed, value; NaN for a run that failed
 Mode: TypeAlias = Literal["max", "min"]
+_ROUNDING = 1e-6  # of the values; differences that differ by less are equal up to the rounding of float32
+
 Verdict: TypeAlias = Literal[
-    "better", "not better than every control", "no difference", "worse", "failed", "unfinished"
+    "better", "not better than every control", "no difference", "worse", "no spread", "failed", "unfinished"
 ]
 
 
@@ -59,13 +61,19 @@ class Difference:
     detectable: float
     seeds_for_half: int
 
+    @property
+    def varies(self) -> bool:
+        """Whether the gain differs between the seeds. If it does not, the seeds tell nothing about its uncertainty."""
+        return self.low < self.high
+
 
 @dataclass(frozen=True)
 class Comparison:
     """The outcome of :func:`compare`.
 
     Attributes:
-        verdict: ``"better"`` if the interval against the baseline and against every control lies above 0.
+        verdict: ``"better"`` if the interval against the baseline and against every control lies above 0;
+            ``"no spread"`` if a gain or loss is the same on all seeds, so that it has no interval.
         picks: what the explore seeds decided.
         baseline: name of the baseline.
         differences: the pick against the baseline, then against each control.
@@ -219,8 +227,12 @@ def _difference(
     if len(pairs) < 2:
         return None
     values = tuple(pairs.values())
+    largest = max(abs(value) for seed in pairs for value in (of_pick[seed], of_other[seed]))
     mean, low, high = (float(number) for number in paired_interval(values, level))
     sd = statistics.stdev(values)
+    if max(values) - min(values) <= _ROUNDING * largest:
+        mean, sd = 0.0 if abs(mean) <= _ROUNDING * largest else mean, 0.0
+        low = high = mean
     detectable = detectable_gain(sd, len(values), level)
     needed = seeds_needed(sd, detectable / 2, level) if detectable > 0 else len(values)
     return Difference(against, tuple(pairs), values, mean, low, high, detectable, needed)
@@ -231,6 +243,8 @@ def _verdict(picks: Picks, differences: Sequence[Difference], failed: Sequence[o
         return "failed"
     if len(differences) < 1 + len(picks.controls):
         return "unfinished"
+    if any(d.mean and not d.varies for d in differences):
+        return "no spread"
     against_baseline, *against_controls = differences
     if against_baseline.high < 0:
         return "worse"

@@ -65,7 +65,17 @@ def sentence(comparison: Comparison, plan: Plan, unit: Unit) -> str:
         failed = ", ".join(comparison.failed_controls)
         return f"{picked} is not compared with the controls, because they failed ({failed}), so nothing is claimed."
     if comparison.verdict == "unfinished":
-        return f"{picked} is not confirmed yet: fewer than 2 fresh seeds are complete."
+        compared = {difference.against for difference in comparison.differences}
+        missing = [name for name in (comparison.baseline, *picks.controls) if name not in compared]
+        other = _phrase(plan, missing[0])
+        return f"{picked} is not confirmed: fewer than 2 fresh seeds are complete for both it and {other}."
+    if comparison.verdict == "no spread":
+        same = next(d for d in comparison.differences if d.mean and not d.varies)
+        return (
+            f"{picked} differs from {_phrase(plan, same.against)} by {unit.number(same.mean)} {unit.words} on each of "
+            f"{len(same.seeds)} fresh seeds, so there is no interval, and nothing is claimed. Do the runs depend on "
+            "the seed?"
+        )
     return _outcome(comparison, plan, unit, picked)
 
 
@@ -112,6 +122,8 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
 
 
 def _no_gain(difference: Difference, unit: Unit, confidence: str) -> str:
+    if not difference.varies:
+        return f"no gain detected, because both have the same value on each of {len(difference.seeds)} seeds"
     return (
         f"no gain detected with {len(difference.seeds)} seeds (measured {unit.number(difference.mean)} {unit.words}, "
         f"{confidence} {unit.interval(difference)}): a gain of {unit.number(difference.detectable)} would have been "

@@ -117,6 +117,28 @@ def test_equal_values_are_no_difference():
     assert compare(rows, baseline="0", explore_seeds=EXPLORE).verdict == "no difference"
 
 
+@pytest.mark.parametrize("gain", [0.1, -0.1])
+def test_the_same_gain_on_all_seeds_is_not_claimed(gain):
+    # As of runs that do not depend on the seed, or of a coarse metric on two seeds; up to the rounding of float32.
+    rows = [
+        (name, s, float(np.float32(0.5 + 0.01 * s + added)))
+        for name, added in (("0", 0), ("2", gain))
+        for s in range(13)
+    ]
+    comparison = compare(rows, baseline="0", explore_seeds=EXPLORE)
+    assert comparison.verdict == "no spread"
+    assert not comparison.differences[0].varies
+
+
+def test_better_is_as_seldom_as_promised_for_a_coarse_metric_and_two_seeds():
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(100):
+        rows = [(name, s, rng.binomial(100, 0.99) / 100) for name in ("0", "2") for s in range(3)]
+        verdicts.append(compare(rows, baseline="0", explore_seeds=[0]).verdict)
+    assert verdicts.count("better") / 100 <= 0.025
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -61,6 +61,22 @@ def test_a_control_that_is_better_than_the_pick():
     )
 
 
+def test_equal_values_are_stated_without_an_interval():
+    text, _ = sentence_for(gain=0.0, control=0.0, noise=0.0)
+    assert text == (
+        "epsilon 2, picked on seeds 0 to 2, against cross-entropy: no gain detected, because both have the same value "
+        "on each of 10 seeds."
+    )
+
+
+def test_the_same_gain_on_all_seeds_is_questioned():
+    text, _ = sentence_for(gain=0.05, control=0.0, noise=0.0)
+    assert text == (
+        "epsilon 2, picked on seeds 0 to 2, differs from cross-entropy by 5.0 points of balanced accuracy on each of "
+        "10 fresh seeds, so there is no interval, and nothing is claimed. Do the runs depend on the seed?"
+    )
+
+
 def test_worse():
     text, _ = sentence_for(gain=-0.05, control=0.0)
     assert "is worse than cross-entropy by" in text
