@@ -7,8 +7,10 @@ import os
 import socket
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyloss_lightning.search.comparison import Mode, Picks, Result, pick
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 MAX_ERRORS, MAX_KILLS = 2, 4  # attempts that raised an error, and attempts whose worker was killed
+_START = timedelta(minutes=2)  # more than a worker takes to write its name into the run that it has taken
 
 
 @dataclass
@@ -151,7 +154,7 @@ class RunQueue:
         running = [trial for trial in trials if trial.state == states.RUNNING]
         workers = [trial.user_attrs.get("worker", {"host": None}) for trial in running]
         for trial, worker in zip(running, workers, strict=True):
-            if worker["host"] == this_host() and not _is_alive(worker["pid"]):
+            if _is_dead(worker) if worker["host"] is not None else _is_old(trial):
                 self.study.tell(trial.number, state=states.FAIL, skip_if_finished=True)
         # A laptop that was closed has no heartbeat either, so only workers elsewhere are judged by it.
         if any(worker["host"] != this_host() for worker in workers):
@@ -217,13 +220,34 @@ def this_host() -> str:
         return socket.gethostname()
 
 
-def _is_alive(process: int) -> bool:
-    if os.name == "nt":  # there, os.kill would send a signal; the heartbeat has to do
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+def this_process() -> dict[str, Any]:
+    """Return what identifies this process among the workers of a study."""
+    return {"host": this_host(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def _is_dead(worker: Mapping[str, Any]) -> bool:
+    """Return whether a worker ran on this machine, and runs no more."""
+    if worker["host"] != this_host() or os.name == "nt":  # there, os.kill would send a signal; the heartbeat has to do
         return False
-    except PermissionError:
+    try:
+        os.kill(worker["pid"], 0)
+    except ProcessLookupError:
         return True
-    return True
+    except PermissionError:
+        pass
+    # After a restart of the machine, another process may have the same number.
+    return bool(_started(worker["pid"]) != worker.get("started"))
+
+
+def _started(process: int) -> str:
+    """Return the time at which a process started, in ticks since the machine did; empty if this is not Linux."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[19]
+
+
+def _is_old(trial: FrozenTrial) -> bool:
+    """Return whether a run was taken long ago, by a worker that was stopped before it wrote its name into it."""
+    return trial.datetime_start is not None and datetime.now() - trial.datetime_start > _START

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from polyloss_lightning.search.extra import require
 from polyloss_lightning.search.outcome import Objective, Outcome, execute
 from polyloss_lightning.search.plan import Pair, Plan
-from polyloss_lightning.search.run_queue import RunQueue, Runs, pair_of, this_host
+from polyloss_lightning.search.run_queue import RunQueue, Runs, pair_of, this_process
 from polyloss_lightning.search.storage import Location, quiet
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class _Run:
         if pair is None or self.queue.is_duplicate(trial):
             raise require("optuna").TrialPruned
         log = self.job.location.folder / "runs" / f"{trial.number:04d} {_file_name(pair)}.log"
-        trial.set_user_attr("worker", {"host": this_host(), "pid": os.getpid(), "log": str(log)})
+        trial.set_user_attr("worker", {**this_process(), "log": str(log)})
         try:
             outcome = self._execute(pair, log)
         except BaseException as error:
@@ -157,7 +157,7 @@ def _in_one_line(error: BaseException) -> str:
 
 def _file_name(pair: Pair) -> str:
     allowed = "".join(c if c.isalnum() or c in " ._-+=" else "_" for c in pair.setting)
-    return f"{allowed[:80]} seed {pair.seed}"
+    return f"{allowed[:50]} seed {pair.seed}"  # a file name may have 255 bytes, and a character up to 4
 
 
 @contextmanager

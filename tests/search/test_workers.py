@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from polyloss_lightning.search import Setting, run_queue, search, worker
+from polyloss_lightning.search import Setting, run_queue, search
 from polyloss_lightning.search.engine import run_search
 from polyloss_lightning.search.plan import Plan
 from polyloss_lightning.search.storage import Location
@@ -55,8 +55,6 @@ def one_of_several_machines(url):
     # Each process takes itself for a machine of its own, so only the heartbeat shows that it was killed.
     name = f"machine {os.getpid()}"
     run_queue.this_host = lambda: name
-    from polyloss_lightning.search import worker
-    worker.this_host = run_queue.this_host
     (FOLDER / "killed").touch()  # the test does this
     plan = Plan((Setting("0", 0.0), Setting("1", 1.0)), "0")
     location = Location(FOLDER / "study", use_driver(url), heartbeat=1)
@@ -155,8 +153,7 @@ def test_machines_share_a_journal_and_a_killed_run_is_given_back_when_asked(fold
         return gain + 0.01 * (seed % 3)
 
     def machine(name, limit=None, **options):
-        for module in (run_queue, worker):
-            monkeypatch.setattr(module, "this_host", lambda: name)
+        monkeypatch.setattr(run_queue, "this_host", lambda: name)
         deadline = None if limit is None else time.time() + limit
         job = Job(objective, plan, location, 4, deadline)
         return run_search(job, workers=1, in_process=True, write=lambda line: None, **options)
