@@ -1,6 +1,7 @@
 """The subcommands ``polyloss search`` and ``polyloss report``."""
 
 import argparse
+import re
 import shlex
 import time
 import warnings
@@ -21,7 +22,7 @@ def search(arguments: list[str]) -> None:
     options, fit_arguments = _search_parser().parse_known_args(arguments)
     try:
         _search(options, fit_arguments, arguments)
-    except (ModuleNotFoundError, ValueError) as error:
+    except (ModuleNotFoundError, OSError, ValueError) as error:
         raise SystemExit(f"polyloss search: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("polyloss search: stopped; the same command continues it") from None
@@ -40,7 +41,7 @@ def report(arguments: list[str]) -> None:
 
     try:
         paths = write_report(Location(options.study, options.storage and use_driver(options.storage)))
-    except (ModuleNotFoundError, FileNotFoundError, ValueError) as error:
+    except (ModuleNotFoundError, OSError, ValueError) as error:
         raise SystemExit(f"polyloss report: {error}") from None
     for path in paths:
         print(path)
@@ -83,7 +84,7 @@ def _search(options: argparse.Namespace, fit_arguments: list[str], arguments: li
     print(f"\n{as_text(answer)}")
     if answer.pick is not None:
         print(f"config of the pick: {write_pick(job.location.folder, job.plan[answer.pick].value)}")
-    print(f"report: polyloss report {' '.join(_report_arguments(options, job.location.folder))}")
+    print(f"report: polyloss report {shlex.join(_report_arguments(options, job.location.folder))}")
 
 
 def _job(options: argparse.Namespace, fit_arguments: list[str], arguments: list[str]) -> tuple["Job", int | None]:
@@ -116,7 +117,7 @@ def _job(options: argparse.Namespace, fit_arguments: list[str], arguments: list[
         monitor,
         mode,
         tuple(notes),
-        f"polyloss search {shlex.join(arguments)}",
+        _without_password(f"polyloss search {shlex.join(arguments)}"),
     )
     folder = options.study or Path("polyloss_search") / _stem(fit_arguments)
     location = Location(folder, options.storage and use_driver(options.storage))
@@ -198,6 +199,11 @@ def _seconds(text: str) -> float:
     except ValueError:
         raise ValueError(f"`max_time` must be HH:MM:SS, got {text!r}") from None
     return 3600 * hours + 60 * minutes + seconds
+
+
+def _without_password(command: str) -> str:
+    """Hide the password of a database, because the report contains the command."""
+    return re.sub(r"(://[^:/@\s]*):[^/\s]*@", r"\1:***@", command)
 
 
 def _report_arguments(options: argparse.Namespace, folder: Path) -> list[str]:

@@ -74,6 +74,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         names = [setting.name for setting in self.settings]
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"the names of the settings must be strings, got {name!r}")
         duplicates = sorted({name for name in names if names.count(name) > 1})
         if duplicates:
             raise ValueError(f"each setting needs its own name, got {duplicates} several times")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Location:
 
     @property
     def name(self) -> str:
-        """Name of the study in the storage."""
+        """Name of a new study in the storage."""
         return self.folder.resolve().name
 
     @property
@@ -47,8 +47,8 @@ class Location:
         """Whether there is a study."""
         if self.storage is None and not self._file.exists():
             return False
-        optuna = require("optuna")
-        return self.name in optuna.get_all_study_names(self._open())
+        storage = self._open()
+        return self._name_in(storage) in require("optuna").get_all_study_names(storage)
 
     @property
     def has_heartbeat(self) -> bool:
@@ -69,14 +69,25 @@ class Location:
         sampler = optuna.samplers.RandomSampler()  # never used: all runs are enqueued
         if direction is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
+            storage = self._open()
             study: Study = optuna.create_study(
-                storage=self._open(), study_name=self.name, sampler=sampler, direction=direction, load_if_exists=True
+                storage=storage,
+                study_name=self._name_in(storage),
+                sampler=sampler,
+                direction=direction,
+                load_if_exists=True,
             )
             return study
         if not self.exists:
             raise FileNotFoundError(f"there is no study {self.name!r} in {self.storage or self.folder}")
-        loaded: Study = optuna.load_study(storage=self._open(), study_name=self.name, sampler=sampler)
+        storage = self._open()
+        loaded: Study = optuna.load_study(storage=storage, study_name=self._name_in(storage), sampler=sampler)
         return loaded
+
+    def _name_in(self, storage: BaseStorage) -> str:
+        """Return the name of the study in ``storage``. In a folder that was renamed, it is the earlier name."""
+        names: list[str] = require("optuna").get_all_study_names(storage)
+        return names[0] if self.storage is None and len(names) == 1 else self.name
 
     @property
     def _file(self) -> Path:
@@ -108,8 +119,14 @@ class Location:
                 storage: BaseStorage = create()
             except Exception:  # two commands that create the tables at the same time
                 time.sleep(2.0)
-                storage = create()
+                storage = self._or_error(create)
             return storage
+
+    def _or_error(self, create: Callable[[], BaseStorage]) -> BaseStorage:
+        try:
+            return create()
+        except require("sqlalchemy").exc.SQLAlchemyError as error:
+            raise ValueError(f"the storage cannot be opened: {str(error).splitlines()[0]}") from error
 
 
 def _sqlite_url(path: Path) -> str:

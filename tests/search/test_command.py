@@ -3,18 +3,20 @@
 import csv
 import json
 import re
+import shlex
 import sys
 
 import pytest
 import yaml
 
-from polyloss_lightning.cli import main
+from polyloss_lightning.cli import main, search_configs
 from polyloss_lightning.cli.search import search
 from polyloss_lightning.cli.search_configs import ConfigObjective, resolve
-from polyloss_lightning.search import outcome
+from polyloss_lightning.search import Answer, engine, outcome
 from polyloss_lightning.search.config import with_epsilon
 from polyloss_lightning.search.fit_command import FitCommand
 from polyloss_lightning.search.plan import Pair
+from polyloss_lightning.search.sentence import Unit
 
 TINY = ["--config", "digits_longtail", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
 OPTIONS = ["--epsilon", "0", "2", "--learning_rate_factors", "2", "--explore_seeds", "1", "--confirm_seeds", "2"]
@@ -95,6 +97,35 @@ def test_mistakes_are_reported_in_one_line_before_anything_runs(options, message
     with pytest.raises(SystemExit, match=message) as error:
         search([*TINY, "--dry_run", *options])
     assert re.fullmatch("polyloss search: .*", str(error.value))
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """Takes the jobs of searches that are not run."""
+    jobs = []
+
+    def run_search(job, **options):
+        jobs.append(job)
+        return Answer("", (), (), None, Unit("", False), {})
+
+    monkeypatch.setattr(engine, "run_search", run_search)
+    monkeypatch.setattr(search_configs, "check_learning_rates", lambda configs: None)
+    return jobs
+
+
+def test_the_last_line_is_a_command_and_the_one_in_the_report_has_no_password(jobs, capsys):
+    url = "postgresql://me:secret@server/name"
+    search([*TINY, "--study", "my study", "--storage", url])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(last) == ["report:", "polyloss", "report", "my study", "--storage", url]
+    assert jobs[0].plan.command.endswith("--study 'my study' --storage postgresql://me:***@server/name")
+
+
+def test_a_study_that_is_a_file_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(search_configs, "check_learning_rates", lambda configs: None)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"^polyloss search: .*File exists: 'file'$"):
+        search([*TINY, "--study", "file"])
 
 
 def test_a_report_needs_a_study():

@@ -141,6 +141,18 @@ def test_a_pick_that_fails_on_a_fresh_seed_is_not_claimed_to_be_better(folder):
     assert "failed on seed 5 of the fresh seeds" in result.sentence
 
 
+def test_a_baseline_that_fails_on_all_fresh_seeds_is_named_and_not_tried_again(folder):
+    result, _ = run(folder, Objective(broken=[(0.0, seed) for seed in range(3, 7)]))
+    assert result.comparison.verdict == "unfinished"
+    assert result.sentence.endswith("is not confirmed: fewer than 2 fresh seeds are complete for both it and 0.")
+    assert any("failed runs are not tried again in this study" in note for note in result.notes)
+
+
+def test_names_are_strings(folder):
+    with pytest.raises(TypeError, match=r"the names of the settings must be strings, got 0\.0"):
+        run(folder, settings={0.0: 0.0, 1.0: 1.0}, baseline=0.0)
+
+
 def test_a_study_with_other_settings_is_refused_and_the_difference_shown(folder):
     run(folder)
     with pytest.raises(ValueError, match=r"made with other settings") as error:

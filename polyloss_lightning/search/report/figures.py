@@ -32,6 +32,11 @@ class Illustration(NamedTuple):
         return f"{self.caption} {self.values}."
 
 
+def plain(text: str) -> str:
+    """Return ``text`` for matplotlib, which would read a pair of dollar signs as a formula."""
+    return text.replace("$", r"\$")
+
+
 def new_figure(height: float, columns: int = 1) -> Figure:
     """Return an empty figure whose axes have the colour of the text of the page."""
     figure = style.new_figure(1, columns, (WIDTH, height))
@@ -69,12 +74,12 @@ def settings_figure(report: Report) -> Illustration:
                     color=color,
                     markerfacecolor=color if filled else "none",
                     alpha=0.85,
-                    label=None if phase in drawn else f"{phase} ({_metric(report, phase)})",
+                    label=None if phase in drawn else plain(f"{phase} ({_metric(report, phase)})"),
                 )
                 axes.plot([statistics.fmean(values)] * 2, [row + shift - 0.2, row + shift + 0.2], color=color)
                 drawn.add(phase)
     setting_axis(axes, names)
-    axes.set_xlabel(_axis_label(report))
+    axes.set_xlabel(plain(_axis_label(report)))
     finish(figure)
     values_in_words = "; ".join(
         f"{row.setting}, {row.phase}: mean {report.answer.unit.number(row.mean)}, n = {len(row.values)}"
@@ -116,7 +121,7 @@ def difference_figure(report: Report) -> Illustration | None:
             label=None if row else f"mean and {100 * (1 - comparison.level):.4g} % interval",
         )
     setting_axis(axes, [f"against\n{difference.against}" for difference in differences])
-    axes.set_xlabel(f"gain of {comparison.picks.pick}\n({unit.words})")
+    axes.set_xlabel(plain(f"gain of {comparison.picks.pick}\n({unit.words})"))
     finish(figure)
     values = "; ".join(f"against {d.against}: {unit.number(d.mean)} ({unit.interval(d)})" for d in differences)
     caption = "Gain of the pick over each other setting, seed by seed. Above 0, the pick is better."
@@ -143,7 +148,7 @@ def finish(figure: Figure, columns: int = 1) -> None:
 
 def setting_axis(axes: Axes, names: Sequence[str]) -> None:
     """Write the names of settings beside the rows, the first one at the top."""
-    axes.set_yticks(range(len(names)), [name.replace(", ", ",\n", 1) for name in names])
+    axes.set_yticks(range(len(names)), [plain(name).replace(", ", ",\n", 1) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from polyloss_lightning.plotting import style
 from polyloss_lightning.search.report.data import Report
-from polyloss_lightning.search.report.figures import INK, Illustration, finish, new_figure, setting_axis
+from polyloss_lightning.search.report.figures import INK, Illustration, finish, new_figure, plain, setting_axis
 
 _COLORS = (INK, style.ORANGE, style.SKY, style.GREEN, style.BLUE, style.VERMILLION, style.PURPLE, style.GREY)
 
@@ -41,10 +41,10 @@ def _curves(report: Report, metric: str, title: str, label: str) -> Illustration
     figure = new_figure(3.3 + 0.16 * len(series))
     (axes,) = figure.axes
     for index, (name, values) in enumerate(series.items()):
-        axes.plot(range(1, len(values) + 1), values, label=name, **_look(index))
+        axes.plot(range(1, len(values) + 1), values, label=plain(name), **_look(index))
     axes.set_xlabel("epoch")
     style.epoch_axis(axes, range(1, max(map(len, series.values())) + 1))
-    axes.set_ylabel(label)
+    axes.set_ylabel(plain(label))
     finish(figure, columns=2)
     last = "; ".join(f"{name}: {values[-1]:.3g}" for name, values in series.items())
     return Illustration(_slug(title), title, figure, "Mean over the explore seeds.", f"Last epoch: {last}")
@@ -110,7 +110,7 @@ def _classes(report: Report) -> Illustration | None:
     figure = new_figure(3.3 + 0.16 * len(series))
     (axes,) = figure.axes
     for index, (name, values) in enumerate(series.items()):
-        axes.plot(range(1, len(values) + 1), values, label=name, **_look(index, marker=True))
+        axes.plot(range(1, len(values) + 1), values, label=plain(name), **_look(index, marker=True))
     axes.set_xlabel("class, from the most frequent to the rarest")
     axes.set_ylabel("mean $P_t$ on the validation part")
     finish(figure, columns=2)
@@ -123,7 +123,7 @@ def _classes(report: Report) -> Illustration | None:
 
 def _losses(report: Report) -> Illustration | None:
     epsilons = [s.position for s in report.plan.settings if s.grid == "epsilon" and s.position is not None]
-    if len(epsilons) < 2:
+    if len(epsilons) < 2 or "focal" in report.plan[report.plan.baseline].phrase:  # which has another formula
         return None
     figure = new_figure(3.4, columns=2)
     value, gradient = figure.axes
