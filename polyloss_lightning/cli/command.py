@@ -60,7 +60,8 @@ def main(args: Sequence[str] | None = None) -> None:
     # Passed through sys.argv, because LightningCLI warns about `args` if the process has arguments of its own.
     sys.argv = [*before[:1], *arguments]
     try:
-        PolyLossCLI(given, {name: subcommand.purpose for name, subcommand in _SUBCOMMANDS.items()})
+        others = {name: subcommand.purpose for name, subcommand in _SUBCOMMANDS.items()}
+        PolyLossCLI(command_line=given, other_subcommands=others)
     except Exception as error:  # outside of what PolyLossCLI reports itself, such as a seed that is out of range
         if not is_mistake(error) or "JSONARGPARSE_DEBUG" in os.environ:
             raise

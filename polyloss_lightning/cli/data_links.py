@@ -41,7 +41,7 @@ def linked_instantiator(cli: LightningCLI) -> Callable[..., Any] | None:
     build: Any = None if make is None else make(cli=cli, key="model")
 
     def instantiate(class_type: type[Any], *args: Any, applied_instantiation_links: Any, **kwargs: Any) -> Any:
-        config = cli.config.get(str(cli.subcommand), cli.config)["model"]
+        config = cli.config.get(str(cli.subcommand), cli.config).get("model") or {}  # a class may have no arguments
         links = {
             target: value
             for target, value in applied_instantiation_links.items()

@@ -1,13 +1,13 @@
 """The LightningCLI behind ``polyloss fit``, ``validate``, ``test`` and ``predict``."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -39,6 +39,8 @@ class PolyLossCLI(LightningCLI):
     of its metrics and the paths of the files that it wrote.
 
     Args:
+        model_class: class of the module; None takes any, by ``class_path``.
+        datamodule_class: class of the data module; None takes any, by ``class_path``.
         command_line: the arguments that a next command repeats; None takes those of the process.
         other_subcommands: subcommands that this class does not run, and what they do, for the help.
         **kwargs: passed on to LightningCLI.
@@ -46,6 +48,9 @@ class PolyLossCLI(LightningCLI):
 
     def __init__(
         self,
+        model_class: type[LightningModule] | Callable[..., LightningModule] | None = None,
+        datamodule_class: type[LightningDataModule] | Callable[..., LightningDataModule] | None = None,
+        *,
         command_line: Sequence[str] | None = None,
         other_subcommands: Mapping[str, str] | None = None,
         **kwargs: Any,
@@ -58,14 +63,17 @@ class PolyLossCLI(LightningCLI):
         if other_subcommands:
             others = "; ".join(f"polyloss {name}: {purpose}" for name, purpose in other_subcommands.items())
             description += f" Other subcommands, each with its own --help: {others}."
-        super().__init__(
-            parser_class=OneLineParser,
-            parser_kwargs={"description": description},
+        defaults = kwargs.pop("trainer_defaults", None) or {}
+        persistent = defaults.get("callbacks") or []
+        persistent = persistent if isinstance(persistent, list) else [persistent]
+        own: dict[str, Any] = {
+            "parser_class": OneLineParser,
+            "parser_kwargs": {"description": description, **(kwargs.pop("parser_kwargs", None) or {})},
             # Otherwise a run without a logger does not start if an earlier run has left its config.yaml in the folder.
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": self._best_validation},
-            **kwargs,
-        )
+            "save_config_kwargs": {"overwrite": True, **(kwargs.pop("save_config_kwargs", None) or {})},
+            "trainer_defaults": {**defaults, "callbacks": [self._best_validation, *persistent]},
+        }
+        super().__init__(model_class, datamodule_class, **{**own, **kwargs})
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Create the parser, which names the other subcommands if a subcommand is unknown."""

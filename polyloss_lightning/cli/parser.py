@@ -31,7 +31,9 @@ class OneLineParser(LightningArgumentParser):
             known = match[2].replace("'", "")  # quoted by some versions of argparse
             return f"{match[1]}{', '.join([known, *self.other_subcommands])})"
 
-        return re.sub(r"(argument subcommand: invalid choice: .*\(choose from )(.*)\)", choices, message)
+        message = re.sub(r"(argument subcommand: invalid choice: .*\(choose from )(.*)\)", choices, message)
+        missing = r'("subcommand" to be one of \{.*)(\}, but it was not provided)'
+        return re.sub(missing, lambda match: ",".join([match[1], *self.other_subcommands]) + match[2], message)
 
 
 def _one_line(message: str) -> str:

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
 from polyloss_lightning._shipped_configs import config_dir, config_names, resolve_config
-from polyloss_lightning.cli import main
+from polyloss_lightning.cli import PolyLossCLI, main
+from polyloss_lightning.cli.best_validation import BestValidation
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +191,20 @@ def test_main_leaves_the_arguments_of_the_process_as_they_were(tmp_path, monkeyp
         main(["--help"])
     assert sys.argv == ["notebook", "--port", "1"]
     assert "polyloss plot: draw" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_command_of_ones_own_has_the_options_of_a_lightning_cli(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mine", "--seed_everything=0"])
+    cli = PolyLossCLI(
+        BoringModel,
+        BoringDataModule,
+        run=False,
+        trainer_defaults={"max_epochs": 2, "callbacks": Timer(), "logger": False},
+        save_config_kwargs={"config_filename": "used.yaml"},
+        parser_kwargs={"description": "mine"},
+    )
+    assert (type(cli.model), type(cli.datamodule), cli.trainer.max_epochs) == (BoringModel, BoringDataModule, 2)
+    assert {Timer, BestValidation} <= set(map(type, cli.trainer.callbacks))
+    assert cli.save_config_kwargs == {"config_filename": "used.yaml", "overwrite": True}
+    assert cli.parser.description == "mine"

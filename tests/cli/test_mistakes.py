@@ -154,3 +154,9 @@ def test_an_unknown_subcommand_is_answered_with_all_of_them(capsys):
     with pytest.raises(SystemExit):
         main(["serach"])
     assert "(choose from fit, validate, test, predict, plot, search, report)" in capsys.readouterr().err
+
+
+def test_a_missing_subcommand_is_answered_with_all_of_them(capsys):
+    with pytest.raises(SystemExit):
+        main([])
+    assert "{fit,validate,test,predict,plot,search,report}" in capsys.readouterr().err
