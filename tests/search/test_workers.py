@@ -42,7 +42,7 @@ class Objective:
             (self.folder / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.3)
-        return gain + 0.01 * ((7 * seed + int(10 * gain)) % 5)
+        return gain + 0.01 * (1 + gain) * (7 * seed % 5)
 
 
 def several_workers():
@@ -150,7 +150,7 @@ def test_machines_share_a_journal_and_a_killed_run_is_given_back_when_asked(fold
         if multiprocessing.parent_process() and (gain, seed) == (1.0, 1) and calls(folder).count("1.0 1") == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.02)
-        return gain + 0.01 * (seed % 3)
+        return gain + 0.01 * (1 + gain) * (seed % 3)
 
     def machine(name, limit=None, **options):
         monkeypatch.setattr(run_queue, "this_host", lambda: name)
