@@ -114,7 +114,7 @@ class PolyLossCLI(LightningCLI):
             weights_only=self._setting("weights_only"),
             predicting=self.subcommand == "predict",
         )
-        if self.subcommand != "fit" and not ckpt_path:
+        if self.subcommand not in (None, "fit") and not ckpt_path:
             rank_zero_warn("there is no `ckpt_path`, so the model has the weights with which it was created")
 
     def _run_subcommand(self, subcommand: str) -> None:
