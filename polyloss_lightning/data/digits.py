@@ -1,6 +1,7 @@
 """Handwritten digits, which need no download."""
 
 import warnings
+from typing import Any
 
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
@@ -9,13 +10,15 @@ from torch.utils.data import TensorDataset
 
 from polyloss_lightning.data.datamodule import LongTailDataModule
 from polyloss_lightning.data.long_tail import shuffled_by_class
+from polyloss_lightning.data.split import warn_of_another_split
 
 
 class DigitsDataModule(LongTailDataModule):
     """scikit-learn's 1797 handwritten digits, ``[1, 8, 8]`` in [0, 1], with a long-tailed training part.
 
     The validation and test parts contain the same number of samples of every class. The training part is made
-    long-tailed from the remaining samples. ``seed`` determines the parts and which classes are rare.
+    long-tailed from the remaining samples. ``seed`` determines the parts and which classes are rare. A warning reports
+    if a checkpoint was trained on other parts.
 
     Args:
         imbalance: ratio of the most frequent to the rarest training class, at least 1 (balanced). None keeps all
@@ -47,6 +50,7 @@ class DigitsDataModule(LongTailDataModule):
         test_per_class: int = 36,
         num_workers: int = 0,
     ) -> None:
+        self._split_by = {"seed": seed, "val_per_class": val_per_class, "test_per_class": test_per_class}
         images, targets = _load_digits()
         groups = shuffled_by_class(targets, torch.Generator().manual_seed(seed))
         most = min(len(group) for group in groups) - 1
@@ -65,6 +69,14 @@ class DigitsDataModule(LongTailDataModule):
         if num_workers == 0:
             # This warning is wrong for data in memory, which workers only slow down.
             warnings.filterwarnings("ignore", ".*does not have many workers", category=PossibleUserWarning)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what determines the parts."""
+        return {"version": 1, "split": self._split_by}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Warn if the checkpoint was trained on another split."""
+        warn_of_another_split(state_dict["split"], self._split_by)
 
 
 def _load_digits() -> tuple[Tensor, Tensor]:

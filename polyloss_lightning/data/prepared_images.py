@@ -16,6 +16,7 @@ from polyloss_lightning.data.image_transforms import (
     evaluation_transform,
     training_transform,
 )
+from polyloss_lightning.data.split import warn_of_another_split
 
 
 class PreparedImages(LightningDataModule):
@@ -74,14 +75,8 @@ class PreparedImages(LightningDataModule):
                 "the images of the checkpoint were prepared "
                 + ("with a `transform` of your own: pass it again" if own_transform else "without your `transform`")
             )
-        if split and self._split_by and split != self._split_by:
-            before, now = (
-                ", ".join(f"{key} {value:g}" for key, value in one.items()) for one in (split, self._split_by)
-            )
-            rank_zero_warn(
-                f"the checkpoint was trained on another split ({before}, and not {now}), whose training images may be "
-                "in the validation and test parts of this one: pass the same values"
-            )
+        if split and self._split_by:
+            warn_of_another_split(split, self._split_by)
 
     def _keep_split(self, seed: int, val_fraction: float, test_fraction: float) -> None:
         self._split_by = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction}

@@ -93,3 +93,10 @@ def test_hyperparameters_contain_what_rebuilds_the_parts(tmp_path):
     again = DigitsDataModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
     assert again.class_counts == digits.class_counts
     assert torch.equal(again.test[:][0], digits.test[:][0])
+
+
+def test_a_checkpoint_of_another_split_is_reported():
+    saved = DigitsDataModule(seed=3).state_dict()
+    DigitsDataModule(imbalance=None, seed=3).load_state_dict(saved)  # warnings are errors
+    with pytest.warns(UserWarning, match=r"another split \(seed 3, val_per_class.*, and not seed 0, val_per_class 36"):
+        DigitsDataModule().load_state_dict(saved)
