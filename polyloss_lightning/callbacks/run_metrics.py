@@ -19,8 +19,9 @@ class RunMetrics(Callback):
         path: JSON file to which the metrics are written at the end of fit and test; None writes nothing.
 
     Attributes:
-        history: for every scalar the values of all epochs. A value that an epoch did not log is NaN, and values of
-            single classes (``..._class/3``) are left out.
+        history: for every scalar the values of all epochs. It is NaN before the first epoch that logs the scalar, and
+            an epoch that does not log it repeats the last value. Values of single classes (``..._class/3``) are left
+            out.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
