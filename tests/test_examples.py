@@ -35,6 +35,7 @@ def test_every_example_is_on_the_page(page):
     assert [path.name for path in EXAMPLES if f"examples/{path.name}" not in text] == []
 
 
+@pytest.mark.slow
 def test_the_example_for_torchrun_runs_in_two_processes(tmp_path):
     path = next(path for path in EXAMPLES if path.stem == "ddp_torchrun")
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(path), "--fast_dev_run"]

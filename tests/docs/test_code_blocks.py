@@ -40,8 +40,14 @@ BUILT = {"build", "generated"}
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if not BUILT & set(path.relative_to(DOCS).parts) and is_run(path)]
 
 
+def as_case(page):
+    name = page.relative_to(DOCS).with_suffix("").as_posix()
+    # This page trains in several processes, several times.
+    return pytest.param(page, id=name, marks=[pytest.mark.slow] if name == "howto/several-gpus" else [])
+
+
 @pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignore:No seed found")  # as the reader sees them
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(DOCS).with_suffix("").as_posix())
+@pytest.mark.parametrize("page", [as_case(page) for page in PAGES])
 def test_code_of_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

@@ -143,6 +143,7 @@ def test_the_same_seed_gives_every_setting_the_same_start_and_another_seed_anoth
     assert first.data.train_subset.indices != objective(config, 4).data.train_subset.indices
 
 
+@pytest.mark.slow
 def test_a_trainer_with_several_processes_runs_as_a_command(tmp_path):
     config = resolve([*TINY, "--trainer.strategy", "ddp", "--trainer.devices", "1", "--trainer.accelerator", "cpu"])
     objective = ConfigObjective(tmp_path, ["data.init_args.seed"])

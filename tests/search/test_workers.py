@@ -201,6 +201,7 @@ def postgresql():
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_two_machines_share_a_study_on_a_server_and_the_heartbeat_finds_the_one_that_was_killed(folder, postgresql):
     first, second = start(folder, postgresql), start(folder, postgresql)
     wait_for_calls(folder, 3, first)
