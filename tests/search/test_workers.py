@@ -20,6 +20,7 @@ from polyloss_lightning.search.worker import Job
 
 SCRIPT = """
 import os, signal, sys, time
+from contextlib import suppress
 from pathlib import Path
 from polyloss_lightning.search import Setting, run_queue, search
 from polyloss_lightning.search.engine import run_search
@@ -37,11 +38,12 @@ class Objective:
     def __call__(self, gain, seed):
         with (self.folder / "calls.txt").open("a") as file:
             file.write(f"{gain} {seed}\\n")
-        # The worker of one run is killed once.
-        if (gain, seed) == (1.0, 4) and not (self.folder / "killed").exists():
-            (self.folder / "killed").touch()
+        # The test asks for the worker of the next run to be killed.
+        with suppress(FileNotFoundError):
+            (self.folder / "kill").unlink()
+            (self.folder / "killed").write_text(f"{gain} {seed}")
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.3)
+        time.sleep(3 if (self.folder / "slow").exists() else 0.3)
         return gain + 0.01 * (1 + gain) * (7 * seed % 5)
 
 
@@ -55,7 +57,6 @@ def one_of_several_machines(url):
     # Each process takes itself for a machine of its own, so only the heartbeat shows that it was killed.
     name = f"machine {os.getpid()}"
     run_queue.this_host = lambda: name
-    (FOLDER / "killed").touch()  # the test does this
     plan = Plan((Setting("0", 0.0), Setting("1", 1.0)), "0")
     location = Location(FOLDER / "study", use_driver(url), heartbeat=1)
     return run_search(Job(Objective(FOLDER), plan, location, 6), workers=1, in_process=True)
@@ -105,6 +106,8 @@ def ends(group):
 
 @pytest.mark.slow
 def test_ctrl_c_and_killed_workers_lose_no_finished_run(folder):
+    # Python may ignore the first interrupt in a worker (if it comes in a weakref callback), which is killed 10 s later.
+    (folder / "slow").touch()
     interrupted = start(folder)
     wait_for_calls(folder, 4, interrupted)
     os.killpg(interrupted.pid, signal.SIGINT)
@@ -114,15 +117,18 @@ def test_ctrl_c_and_killed_workers_lose_no_finished_run(folder):
     before = calls(folder)
     assert first.count("[") >= 1, first  # lines of finished runs
 
+    (folder / "slow").unlink()
+    (folder / "kill").touch()
     output, _ = start(folder).communicate(timeout=900)
     assert "1, picked on seeds 0 to 2, beats 0 by" in output, output
-    # On a busy machine, the interrupted search comes as far as the run in which a worker is killed.
-    assert "another one takes its place" in first + output
-    done = calls(folder)
+    assert "another one takes its place" in output
+    done, killed = calls(folder), (folder / "killed").read_text()
     assert len(set(done)) == 2 * 3 + 2 * 3
-    assert done.count("1.0 4") == 2
-    again = {call for call in set(done) if done.count(call) > 1} - {"1.0 4"}
-    assert again <= set(before[-2:])  # the two runs that Ctrl-C interrupted
+    assert killed in done[:-1]
+    again = {call for call in set(done) if done.count(call) > 1} - {killed}
+    # Each of the two workers was interrupted in one run, which need not be the one that was begun last.
+    assert len(again) <= 2, (before, done)
+    assert again <= set(before)
 
 
 def test_a_limit_of_time_ends_the_workers(folder):
