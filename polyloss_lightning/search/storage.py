@@ -119,14 +119,15 @@ class Location:
                 storage: BaseStorage = create()
             except Exception:  # two commands that create the tables at the same time
                 time.sleep(2.0)
-                storage = self._or_error(create)
+                storage = _or_error(create)
             return storage
 
-    def _or_error(self, create: Callable[[], BaseStorage]) -> BaseStorage:
-        try:
-            return create()
-        except require("sqlalchemy").exc.SQLAlchemyError as error:
-            raise ValueError(f"the storage cannot be opened: {str(error).splitlines()[0]}") from error
+
+def _or_error(create: Callable[[], BaseStorage]) -> BaseStorage:
+    try:
+        return create()
+    except require("sqlalchemy").exc.SQLAlchemyError as error:
+        raise ValueError(f"the storage cannot be opened: {str(error).splitlines()[0]}") from error
 
 
 def _sqlite_url(path: Path) -> str:

@@ -29,9 +29,10 @@ class PassSums:
         """
         sums = self._passes[stage]
         step: dict[str, Tensor] = {}
-        for path, observation in [(path, observation) for path, observation in seen if path in sums]:
-            one = term_sums(observation, self.num_terms, self.num_classes).to(sums[path].device)
-            step[path] = step[path] + one if path in step else one
+        for path, observation in seen:
+            if path in sums:
+                one = term_sums(observation, self.num_terms, self.num_classes).to(sums[path].device)
+                step[path] = step[path] + one if path in step else one
         # Not in place: a tensor created under inference_mode cannot be changed outside of it.
         sums |= {path: sums[path] + one for path, one in step.items()}
         return step
